@@ -1,9 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package distance computes distances between vectors, the same bits on every
-// CPU: float32 kernels keep sixteen lanes and one reduction tree and never fuse
-// a multiply with an add.
+// CPU; it knows nothing of graphs, slots or metrics' post-processing.
+//
+// # Kernels
+//
+// float32 vectors:
+//
+//	L2Squared(a, b []float32) float32
+//	InnerProduct(a, b []float32) float32
+//	L2SquaredRows(query, base []float32, stride int, ids []uint32, out []float32)
+//	InnerProductRows(query, base []float32, stride int, ids []uint32, out []float32)
+//	Normalize(dst, src []float32) bool
+//
+// 8-bit codes, exact integers:
+//
+//	L2U8(a, b []byte) int32
+//	DotU8S8(a []byte, b []int8) int32
+//	L2U8Rows(query, base []byte, stride int, ids []uint32, out []int32)
+//	DotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int32)
+//
+// The Rows kernels take one query to the rows base[id*stride:] of a row-major
+// arena, write out[i] for ids[i] and prefetch the rows that come next in ids.
+// They are what a graph search should call: once per vertex with all the
+// neighbours not yet visited. They allocate nothing and retain nothing. A wrong
+// length or an id outside base panics.
+//
+// # Why the bits agree
+//
+// A float32 kernel keeps 64 lanes: element i is added to lane i mod 64, product
+// and sum rounded separately (no fused multiply-add), and the lanes are summed
+// by one fixed tree. That is four AVX-512, eight AVX2 or sixteen NEON registers
+// and a plain array in Go. The kernels on codes are exact, so that order does
+// not matter there.
 package distance
+
+import "math"
 
 // Metric says what distance means. Smaller is nearer under each.
 type Metric uint8
@@ -15,3 +47,29 @@ const (
 	Dot
 	L2
 )
+
+// Normalize writes src scaled to length 1 to dst (which may be src) and returns
+// true. It returns false and leaves dst alone if src is zero or not finite.
+//
+// The squares are exact in float64 (24 bits times 24 bits), so a compiler that
+// fuses multiply and add changes nothing; overflow and underflow cannot happen.
+func Normalize(dst, src []float32) bool {
+	checkLen(len(dst), len(src))
+	var sum [4]float64
+	for i, x := range src {
+		sum[i&3] += float64(x) * float64(x)
+	}
+	total := (sum[0] + sum[1]) + (sum[2] + sum[3])
+	if total == 0 || math.IsInf(total, 0) || math.IsNaN(total) {
+		return false
+	}
+	inverse := 1 / math.Sqrt(total)
+	for i, x := range src {
+		dst[i] = float32(float64(x) * inverse)
+	}
+	return true
+}
+
+// Variant names the kernels this process runs: "avx512", "avx2", "neon+dotprod",
+// "neon" or "generic".
+func Variant() string { return variant() }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package distance
+
+import (
+	"math/rand/v2"
+	"testing"
+	"unsafe"
+)
+
+func asInt8(b []byte) []int8 {
+	if len(b) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*int8)(unsafe.Pointer(&b[0])), len(b))
+}
+
+// codeKernels take the bits of a signed side as bytes, for one test body.
+var codeKernels = []struct {
+	name    string
+	one     func(query, row []byte) int32
+	rows    func(query, base []byte, stride int, ids []uint32, out []int32)
+	generic func(query, row []byte) int32
+}{
+	{"L2U8", L2U8, L2U8Rows, l2U8Generic},
+	{"DotU8S8",
+		func(q, r []byte) int32 { return DotU8S8(r, asInt8(q)) },
+		func(q, base []byte, stride int, ids []uint32, out []int32) {
+			DotU8S8Rows(asInt8(q), base, stride, ids, out)
+		},
+		func(q, r []byte) int32 { return dotU8S8Generic(r, asInt8(q)) }},
+}
+
+// codeFillings holds the extremes, where a kernel that saturates would fail.
+var codeFillings = []struct {
+	name string
+	next func(r *rand.Rand) byte
+}{
+	{"random", func(r *rand.Rand) byte { return byte(r.Uint32()) }},
+	{"extreme", func(r *rand.Rand) byte { return [...]byte{0, 127, 128, 255}[r.IntN(4)] }},
+	{"all 255", func(*rand.Rand) byte { return 255 }},
+	{"all 128", func(*rand.Rand) byte { return 128 }},
+	{"all 0", func(*rand.Rand) byte { return 0 }},
+}
+
+func TestCodeKernelsEqualGeneric(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		r := random(t)
+		for _, k := range codeKernels {
+			for _, fa := range codeFillings {
+				for _, fb := range codeFillings {
+					for _, n := range append(lengths(), maxCodes) {
+						a, checkA := guarded[byte](n, r.IntN(4), 0x55)
+						b, checkB := guarded[byte](n, r.IntN(4), 0xaa)
+						for i := range a {
+							a[i], b[i] = fa.next(r), fb.next(r)
+						}
+						if got, want := k.one(a, b), k.generic(a, b); got != want {
+							t.Fatalf("%s of %d codes, %s against %s: %d, want %d", k.name, n, fa.name, fb.name, got, want)
+						}
+						if err := checkA(); err != nil {
+							t.Fatal(err)
+						}
+						if err := checkB(); err != nil {
+							t.Fatal(err)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestCodeRowsEqualSingles(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		r := random(t)
+		for _, k := range codeKernels {
+			for blocks := 1; blocks <= 14; blocks++ {
+				for count := range 20 {
+					n := 64 * blocks
+					rows, stride := 1+r.IntN(40), n+r.IntN(2)*r.IntN(100)
+					base, checkBase := guarded[byte]((rows-1)*stride+n, r.IntN(4), 0xaa)
+					query, _ := guarded[byte](n, r.IntN(4), 0x55)
+					for i := range base {
+						base[i] = codeFillings[r.IntN(2)].next(r)
+					}
+					for i := range query {
+						query[i] = codeFillings[r.IntN(2)].next(r)
+					}
+					ids := make([]uint32, count)
+					for i := range ids {
+						ids[i] = uint32(r.IntN(rows))
+					}
+					out, checkOut := guarded[int32](count, r.IntN(4), -7)
+					k.rows(query, base, stride, ids, out)
+					for i, id := range ids {
+						if want := k.generic(query, base[int(id)*stride:][:n]); out[i] != want {
+							t.Fatalf("%s: row %d of %d codes, result %d of %d: %d, want %d", k.name, id, n, i, count, out[i], want)
+						}
+					}
+					if err := checkBase(); err != nil {
+						t.Fatal(err)
+					}
+					if err := checkOut(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+	})
+}
+
+// The identities the comment of DotU8S8Rows promises.
+func TestDotU8S8GivesTheOtherDistancesOnCodes(t *testing.T) {
+	r := random(t)
+	const n = 200
+	q, u := make([]byte, n), make([]byte, n)
+	shifted, signed := make([]int8, n), make([]int8, n)
+	var sumQ, sumQQ, sumU, sumUU, dot, dotSigned, sumSigned int32
+	for i := range q {
+		q[i], u[i] = byte(r.Uint32()), byte(r.Uint32())
+		shifted[i], signed[i] = int8(int(q[i])-128), int8(r.Uint32())
+		sumQ += int32(q[i])
+		sumQQ += int32(q[i]) * int32(q[i])
+		sumU += int32(u[i])
+		sumUU += int32(u[i]) * int32(u[i])
+		dot += int32(q[i]) * int32(u[i])
+		dotSigned += int32(signed[i]) * (int32(u[i]) - 128)
+		sumSigned += int32(signed[i])
+	}
+	if got := DotU8S8(u, shifted) + 128*sumU; got != dot {
+		t.Errorf("unsigned dot %d, want %d", got, dot)
+	}
+	if got := sumQQ + (sumUU - 256*sumU) - 2*DotU8S8(u, shifted); got != L2U8(q, u) {
+		t.Errorf("L2 %d, want %d", got, L2U8(q, u))
+	}
+	if got := DotU8S8(u, signed) - 128*sumSigned; got != dotSigned {
+		t.Errorf("signed dot %d, want %d", got, dotSigned)
+	}
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build amd64 && !purego
+
+package distance
+
+import "golang.org/x/sys/cpu"
+
+// The sets of instructions in use; set once here, and by tests.
+var (
+	// useAVX512 asks for VNNI and VPOPCNTDQ too, that is Ice Lake or Zen 4 and
+	// later: one kernel set, and none of the CPUs whose clock drops with wide
+	// vectors.
+	useAVX512 = cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL &&
+		cpu.X86.HasAVX512VNNI && cpu.X86.HasAVX512VPOPCNTDQ
+	useAVX2 = cpu.X86.HasAVX2 && cpu.X86.HasPOPCNT
+)
+
+func variant() string {
+	switch {
+	case useAVX512:
+		return "avx512"
+	case useAVX2:
+		return "avx2"
+	default:
+		return "generic"
+	}
+}
+
+func l2SquaredRows(query, base []float32, stride int, ids []uint32, out []float32) {
+	switch {
+	case useAVX512:
+		l2SquaredRowsAVX512(query, base, stride, ids, out)
+	case useAVX2:
+		l2SquaredRowsAVX2(query, base, stride, ids, out)
+	default:
+		l2SquaredRowsGeneric(query, base, stride, ids, out)
+	}
+}
+
+func innerProductRows(query, base []float32, stride int, ids []uint32, out []float32) {
+	switch {
+	case useAVX512:
+		innerProductRowsAVX512(query, base, stride, ids, out)
+	case useAVX2:
+		innerProductRowsAVX2(query, base, stride, ids, out)
+	default:
+		innerProductRowsGeneric(query, base, stride, ids, out)
+	}
+}
+
+func l2U8Rows(query, base []byte, stride int, ids []uint32, out []int32) {
+	switch {
+	case useAVX512:
+		l2U8RowsAVX512(query, base, stride, ids, out)
+	case useAVX2:
+		l2U8RowsAVX2(query, base, stride, ids, out)
+	default:
+		l2U8RowsGeneric(query, base, stride, ids, out)
+	}
+}
+
+func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int32) {
+	switch {
+	case useAVX512:
+		dotU8S8RowsAVX512(query, base, stride, ids, out)
+	case useAVX2:
+		dotU8S8RowsAVX2(query, base, stride, ids, out)
+	default:
+		dotU8S8RowsGeneric(query, base, stride, ids, out)
+	}
+}
+
+// The kernels below are the Generic ones of the same name; len(ids) > 0, and
+// the callers have checked that every row lies inside base.
+
+//go:noescape
+func l2SquaredRowsAVX512(query, base []float32, stride int, ids []uint32, out []float32)
+
+//go:noescape
+func innerProductRowsAVX512(query, base []float32, stride int, ids []uint32, out []float32)
+
+//go:noescape
+func l2SquaredRowsAVX2(query, base []float32, stride int, ids []uint32, out []float32)
+
+//go:noescape
+func innerProductRowsAVX2(query, base []float32, stride int, ids []uint32, out []float32)
+
+//go:noescape
+func l2U8RowsAVX512(query, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func dotU8S8RowsAVX512(query []int8, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func l2U8RowsAVX2(query, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func dotU8S8RowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
