@@ -1,66 +1,124 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package client talks to an AkiDB cluster: it finds the leader, fails over,
-// sends a request id with every write so that a retry happens once, and carries
-// a session token so that reads see the writes before them. It imports neither
-// Raft nor storage.
 package client
 
 import (
 	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
 	"time"
-
-	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
-	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
 
 // Config says how to reach a cluster; Open validates it.
 type Config struct {
-	// Endpoints are gRPC addresses ("host:port"), or "dns:///name:port".
+	// Endpoints are gRPC addresses ("host:port"), or "dns:///name:port", which
+	// stands for every address the name resolves to.
 	Endpoints []string
 	TLS       *tls.Config // nil dials without TLS: only for tests
 	// Timeout bounds a call with all its retries if its context has no
 	// deadline; default 30 s.
 	Timeout time.Duration
+	// AttemptTimeout is how long one attempt may wait for its answer before the
+	// call is tried elsewhere; it doubles with every attempt and grows with the
+	// size of a write. Default 2.5 s.
+	AttemptTimeout time.Duration
+	// MaxAttempts bounds the attempts of one call; 0: only its deadline does.
+	MaxAttempts int
 	// Consistency of reads: "" is linearizable.
 	Consistency  string
 	MaxStaleness time.Duration
 	// HedgeAfter sends a read to a second replica after this long; 0: never.
 	HedgeAfter time.Duration
-	// Pin keeps all calls on the first endpoint, without forwarding on failure:
-	// for tests that ask one replica.
+	// Pin keeps all calls on the first endpoint, whatever happens to it: for
+	// tests and tools that ask one replica. No other endpoint is ever dialled.
 	Pin    bool
 	APIKey string
+	// ConnsPerEndpoint spreads calls over several connections, since one
+	// connection is read and written by one goroutine each; default 4.
+	ConnsPerEndpoint int
+	// Dial replaces the TCP dialler; for tests.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
 }
 
 // Client is safe for concurrent use.
-type Client struct{}
+type Client struct {
+	core *core
+	// The session whose token reads carry; every client has one to remember the
+	// newest token, but only Session's clients (bound) ask for it by default.
+	session *session
+	bound   bool
+}
 
 // Open returns at once; connections are made as calls need them.
-func Open(cfg Config) (*Client, error) { panic("client: to be built") }
+func Open(cfg Config) (*Client, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("client: %w", err)
+	}
+	k := newCore(cfg)
+	k.start()
+	return &Client{core: k, session: new(session)}, nil
+}
 
-// Close closes the connections.
-func (c *Client) Close() error { panic("to be built") }
+// withDefaults fills in what is not set and refuses what cannot work.
+func (cfg Config) withDefaults() (Config, error) {
+	if len(cfg.Endpoints) == 0 {
+		return cfg, errors.New("no endpoint given")
+	}
+	for _, e := range cfg.Endpoints {
+		if _, _, err := net.SplitHostPort(strings.TrimPrefix(e, dnsScheme)); err != nil {
+			return cfg, fmt.Errorf("endpoint %q: want host:port or dns:///name:port", e)
+		}
+	}
+	switch cfg.Consistency {
+	case "", Linearizable, Session, Bounded, Eventual:
+	default:
+		return cfg, fmt.Errorf("unknown consistency %q", cfg.Consistency)
+	}
+	if cfg.Timeout < 0 || cfg.AttemptTimeout < 0 || cfg.HedgeAfter < 0 || cfg.MaxStaleness < 0 ||
+		cfg.MaxAttempts < 0 || cfg.ConnsPerEndpoint < 0 {
+		return cfg, errors.New("negative time-out or count")
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = defaultTimeout
+	}
+	if cfg.AttemptTimeout == 0 {
+		cfg.AttemptTimeout = defaultAttemptTimeout
+	}
+	if cfg.ConnsPerEndpoint == 0 {
+		cfg.ConnsPerEndpoint = defaultConnsPerEndpoint
+	}
+	if cfg.Pin {
+		cfg.Endpoints = cfg.Endpoints[:1]
+	}
+	return cfg, nil
+}
+
+// Close stops the health checks and closes the connections, also those of all
+// sessions of this client. Calls under way fail.
+func (c *Client) Close() error { return c.core.close() }
 
 // Session returns a client on the same connections with a session token of its
-// own: its reads see its writes and never go back.
-func (c *Client) Session() *Client { panic("to be built") }
+// own: its reads see its writes and never go back. Its reads are of consistency
+// "session" unless Config or the request says otherwise.
+func (c *Client) Session() *Client {
+	return &Client{core: c.core, session: new(session), bound: true}
+}
 
 // Token is the newest session token seen.
-func (c *Client) Token() string { panic("to be built") }
+func (c *Client) Token() string { return c.session.token() }
 
-// Insert and its siblings fill in the request id if it is empty, retry while
-// that is safe, and return errors that IsRetryable, IsUnknown and Code read.
-func (c *Client) Insert(ctx context.Context, r *collectionv1.InsertRequest) (*collectionv1.InsertResponse, error) {
-	panic("to be built")
-}
+// Observe makes the session start no earlier than a token that another client
+// handed over.
+func (c *Client) Observe(token string) { c.session.observe(token) }
 
-// Upsert, PatchPayload, Delete, DeleteMany, Batch, Query, QueryBatch, Get,
-// Fetch, Count, Scroll, Describe, CreateCollection, ListCollections,
-// GetCollection and DeleteCollection follow the same shape.
-
-// Status asks one endpoint for its own status, without retry.
-func (c *Client) Status(ctx context.Context, endpoint string) (*clusterv1.StatusResponse, error) {
-	panic("to be built")
-}
+// The consistencies a read can ask for.
+const (
+	Linearizable = "linearizable"
+	Session      = "session"
+	Bounded      = "bounded"
+	Eventual     = "eventual"
+)

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package client talks to an AkiDB cluster: it finds the leader, fails over,
+// sends a request id with every write so that a retry happens once, and carries
+// a session token so that reads see the writes before them. It imports neither
+// Raft nor storage.
+//
+//	c, err := client.Open(client.Config{
+//		Endpoints: []string{"a:9443", "b:9443", "c:9443"}, // or "dns:///akidb:9443"
+//		TLS:       &tls.Config{RootCAs: pool},
+//	})
+//	defer c.Close()
+//	_, err = c.Upsert(ctx, &collectionv1.UpsertRequest{CollectionId: "notes", DocId: "1", Vector: v})
+//	res, err := c.Query(ctx, &collectionv1.QueryRequest{CollectionId: "notes", QueryVector: q, TopK: 10})
+//
+// # Where a call goes
+//
+// Writes and operations of the cluster go to the leader when it is known, and
+// to any healthy node otherwise: nodes forward. Reads go to a replica among the
+// nearest healthy ones, the one with the fewest calls under way. A replica is
+// healthy if its last health check (every second, and at once after a failure)
+// said that it is ready. If none is, all are tried.
+//
+// # What happens on an error
+//
+// Every error of the server is of one of three classes, carried in its status
+// as ErrorInfo; where a proxy dropped that, the status code decides. A call is
+// tried again, with exponential backoff and jitter, until it succeeds or its
+// deadline (Config.Timeout if the context has none) has passed.
+//
+//	what happened                         class        write                read
+//	------------------------------------  -----------  -------------------  ----------------------
+//	connection refused, never sent        not applied  another node         another replica
+//	connection lost while waiting         unknown      retry, same id       another replica
+//	no answer within the attempt's time   unknown      retry, same id       another replica
+//	NOT_LEADER, with or without a hint    not applied  the leader           another replica
+//	NO_LEADER                             not applied  retry after backoff  retry after backoff
+//	UNKNOWN_OUTCOME                       unknown      retry, same id       another replica
+//	OVERLOADED, with RetryInfo            not applied  after RetryInfo      after RetryInfo
+//	FENCED, CLOSED, NOT_READY             not applied  another node         another replica
+//	TOO_STALE                             not applied  -                    the leader, or another
+//	STALE (state moved under a proposal)  not applied  retry                -
+//	INTERNAL or code UNKNOWN              unknown      at most 3 times      at most 3 times
+//	INVALID_ARGUMENT, NOT_FOUND,          permanent    returned             returned
+//	  ALREADY_EXISTS, version mismatch,
+//	  bad token, permission, unknown rpc
+//	the caller's context ends             as so far    returned             returned
+//
+// A write keeps its request id through all attempts and the servers remember
+// outcomes by it, so "retry, same id" applies it once. What a write returns in
+// the end is of class unknown if any of its attempts may have been applied and
+// the last did not settle it: IsUnknown tells, and Error.RequestID lets the
+// caller go on later with the same id. Operations of the cluster (AddMember and
+// so on) have no request id; they are tried again only when not applied.
+//
+// A read never changes anything, so its errors are never of class unknown.
+package client

@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/protobuf/proto"
+
+	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
+)
+
+// endpoint is one server as the client sees it: its connections, and what the
+// last health check and the last calls said. Its own goroutine checks it.
+type endpoint struct {
+	addr       string
+	serverName string // of a DNS endpoint: the name looked up
+	conns      []*grpc.ClientConn
+	next       atomic.Uint32 // which connection is next
+
+	inflight  atomic.Int64
+	rtt       atomic.Int64           // ns, smoothed; 0: never measured
+	ready     atomic.Int32           // of the last health check: readyUnknown, readyYes, readyNo
+	downUntil atomic.Int64           // ns since core.epoch; passed over until then
+	nodeID    atomic.Pointer[string] // nil: not known yet
+
+	kick   chan struct{} // capacity 1: check now
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+const (
+	readyUnknown = iota
+	readyYes
+	readyNo
+)
+
+// newEndpoint makes the connections, which dial when first used, and starts the
+// health checks unless the client is pinned.
+func (k *core) newEndpoint(t target) (*endpoint, error) {
+	e := &endpoint{addr: t.addr, serverName: t.serverName, kick: make(chan struct{}, 1), done: make(chan struct{})}
+	opts := k.dialOptions(t.serverName)
+	for range k.cfg.ConnsPerEndpoint {
+		// passthrough: the name is resolved at every dial, so a pod that
+		// returns with another address is found.
+		cc, err := grpc.NewClient("passthrough:///"+t.addr, opts...)
+		if err != nil {
+			e.closeConns()
+			return nil, err
+		}
+		e.conns = append(e.conns, cc)
+	}
+	ctx, cancel := context.WithCancel(k.ctx)
+	e.cancel = cancel
+	if k.cfg.Pin {
+		close(e.done)
+	} else {
+		go k.watch(ctx, e)
+	}
+	return e, nil
+}
+
+func (k *core) dialOptions(serverName string) []grpc.DialOption {
+	creds := insecure.NewCredentials()
+	if k.cfg.TLS != nil {
+		conf := k.cfg.TLS
+		if conf.ServerName == "" && serverName != "" {
+			conf = conf.Clone()
+			conf.ServerName = serverName
+		}
+		creds = credentials.NewTLS(conf)
+	}
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(creds),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
+		// A node that restarts is used again within a second, not after the
+		// minutes that the library's own backoff grows to.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 2 * time.Second,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 5 * time.Second}),
+		// Retries are ours: they know the request id and the error's class.
+		grpc.WithDisableRetry(),
+		grpc.WithDisableServiceConfig(),
+	}
+	if k.cfg.APIKey != "" {
+		opts = append(opts, grpc.WithPerRPCCredentials(bearer{
+			header: map[string]string{"authorization": "Bearer " + k.cfg.APIKey}, secure: k.cfg.TLS != nil}))
+	}
+	if k.cfg.Dial != nil {
+		opts = append(opts, grpc.WithContextDialer(k.cfg.Dial))
+	}
+	return opts
+}
+
+// bearer sends the API key with every call.
+type bearer struct {
+	header map[string]string
+	secure bool
+}
+
+func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	return b.header, nil
+}
+
+func (b bearer) RequireTransportSecurity() bool { return b.secure }
+
+func (e *endpoint) conn() *grpc.ClientConn {
+	if len(e.conns) == 1 {
+		return e.conns[0]
+	}
+	return e.conns[int(e.next.Add(1))%len(e.conns)]
+}
+
+// close stops the health checks, waits for them, and closes the connections.
+func (e *endpoint) close() error {
+	e.cancel()
+	<-e.done
+	return e.closeConns()
+}
+
+func (e *endpoint) closeConns() error {
+	var first error
+	for _, cc := range e.conns {
+		if err := cc.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	return first
+}
+
+// check asks for a health check soon.
+func (e *endpoint) check() {
+	select {
+	case e.kick <- struct{}{}:
+	default:
+	}
+}
+
+// watch checks the endpoint every probeInterval, and when kicked, until ctx ends.
+func (k *core) watch(ctx context.Context, e *endpoint) {
+	defer close(e.done)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-e.kick:
+		}
+		began := time.Now()
+		k.probe(ctx, e)
+		// A kick storm must not become a probe storm.
+		if rest := probeMinInterval - time.Since(began); rest > 0 {
+			timer.Reset(rest)
+			select {
+			case <-ctx.Done():
+				return
+			case <-timer.C:
+			}
+		}
+		timer.Reset(probeInterval)
+	}
+}
+
+// probe asks the endpoint for its status and notes what it says.
+func (k *core) probe(ctx context.Context, e *endpoint) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var st clusterv1.StatusResponse
+	began := time.Now()
+	err := e.conns[0].Invoke(ctx, clusterv1.ClusterService_Status_FullMethodName, &clusterv1.StatusRequest{}, &st)
+	took := time.Since(began)
+	if err != nil {
+		if v := judge(err, true); v.class == Permanent {
+			// It answered, but does not tell us: take it as ready.
+			e.measured(took)
+			e.ready.Store(readyYes)
+			return
+		}
+		if ctx.Err() == nil || took >= probeTimeout {
+			e.ready.Store(readyNo)
+			k.leader.CompareAndSwap(e, nil)
+		}
+		return
+	}
+	e.measured(took)
+	if id := st.GetNodeId(); id != "" {
+		if old := e.nodeID.Load(); old == nil || *old != id {
+			e.nodeID.Store(&id)
+		}
+	}
+	if st.GetReady() {
+		e.ready.Store(readyYes)
+		e.downUntil.Store(0)
+	} else {
+		e.ready.Store(readyNo)
+	}
+	k.noteLeader(e, &st)
+}
+
+// noteLeader believes a leader's word about itself, and a follower's only
+// while no leader is known: a follower may be late.
+func (k *core) noteLeader(e *endpoint, st *clusterv1.StatusResponse) {
+	switch {
+	case st.GetLeaderId() == "":
+		if st.GetState() != "leader" {
+			k.leader.CompareAndSwap(e, nil)
+		}
+	case st.GetLeaderId() == st.GetNodeId():
+		if term := st.GetTerm(); term >= k.leaderTerm.Load() {
+			k.leaderTerm.Store(term)
+			k.leader.Store(e)
+		}
+	default:
+		k.leader.CompareAndSwap(e, nil)
+		if k.leader.Load() == nil && st.GetTerm() >= k.leaderTerm.Load() {
+			k.follow(leaderHint{nodeID: st.GetLeaderId()})
+		}
+	}
+}
+
+// measured smooths the round trip time.
+func (e *endpoint) measured(d time.Duration) {
+	old := e.rtt.Load()
+	if old == 0 {
+		e.rtt.Store(max(int64(d), 1))
+		return
+	}
+	e.rtt.Store(max(old+(int64(d)-old)/4, 1))
+}
+
+// endpointSet is the endpoints at one moment; never changed once published.
+type endpointSet struct {
+	list []*endpoint
+}
+
+// core is what a client and its sessions share.
+type core struct {
+	cfg    Config
+	ctx    context.Context // ends at close
+	cancel context.CancelFunc
+	epoch  time.Time
+
+	set        atomic.Pointer[endpointSet]
+	leader     atomic.Pointer[endpoint] // nil: not known
+	leaderTerm atomic.Uint64
+	rotate     atomic.Uint32
+
+	resolved chan struct{} // closed when the first endpoint set is there
+	wg       sync.WaitGroup
+	once     sync.Once
+	closeErr error
+
+	sleep  func(context.Context, time.Duration) error // replaced by tests
+	lookup func(ctx context.Context, host string) ([]string, error)
+	sent   func(proto.Message) // nil but in tests: sees every request
+}
+
+func newCore(cfg Config) *core {
+	ctx, cancel := context.WithCancel(context.Background())
+	k := &core{cfg: cfg, ctx: ctx, cancel: cancel, epoch: time.Now(),
+		resolved: make(chan struct{}), sleep: sleepFor, lookup: net.DefaultResolver.LookupHost}
+	k.set.Store(&endpointSet{})
+	return k
+}
+
+// close stops resolving first, so that no endpoint appears afterwards.
+func (k *core) close() error {
+	k.once.Do(func() {
+		k.cancel()
+		k.wg.Wait()
+		for _, e := range k.set.Load().list {
+			if err := e.close(); err != nil && k.closeErr == nil {
+				k.closeErr = err
+			}
+		}
+	})
+	return k.closeErr
+}
+
+func sleepFor(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
