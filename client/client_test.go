@@ -166,8 +166,9 @@ func TestCallEndsWithItsContext(t *testing.T) {
 		n.random = func() *fault { return &fault{hang: true} }
 	}
 	ctx, cancel = context.WithCancel(t.Context())
+	base := fc.nodes[0].count() + fc.nodes[1].count() + fc.nodes[2].count()
 	go func() {
-		for fc.nodes[0].count()+fc.nodes[1].count()+fc.nodes[2].count() == 0 {
+		for fc.nodes[0].count()+fc.nodes[1].count()+fc.nodes[2].count() == base {
 			runtime.Gosched()
 		}
 		cancel()
