@@ -52,23 +52,25 @@ func TestEveryErrorOfAWrite(t *testing.T) {
 		{name: "no answer", faults: []fault{{hang: true, apply: true}}, succeeds: true, attempts: 2, elsewhere: true, written: 1},
 		{name: "not leader", faults: []fault{{err: refusal(codes.FailedPrecondition, "NOT_LEADER")}}, succeeds: true, attempts: 2, elsewhere: true, written: 1},
 		{name: "not leader, hint by id", faults: []fault{{err: refusal(codes.Unavailable, "NOT_LEADER", "leader_id", "n2")}}, succeeds: true, attempts: 2, elsewhere: true, written: 1},
-		{name: "not leader, hint by address", faults: []fault{{err: refusal(codes.Unavailable, "NOT_LEADER", "leader_grpc_addr", "n2.test:9443")}}, succeeds: true, attempts: 2, elsewhere: true, written: 1},
+		{name: "not leader, hint by address", faults: []fault{{err: refusal(codes.Unavailable, "NOT_LEADER", "leader_grpc", "n2.test:9443")}}, succeeds: true, attempts: 2, elsewhere: true, written: 1},
 		{name: "no leader", faults: []fault{{err: refusal(codes.Unavailable, "NO_LEADER")}}, succeeds: true, attempts: 2, elsewhere: true, written: 1},
-		{name: "unknown, applied", faults: []fault{{apply: true, err: refusal(codes.Unavailable, "UNKNOWN_OUTCOME")}}, succeeds: true, attempts: 2, written: 1},
-		{name: "unknown, not applied", faults: []fault{{err: refusal(codes.Unavailable, "UNKNOWN_OUTCOME")}}, succeeds: true, attempts: 2, written: 1},
+		{name: "unknown, applied", faults: []fault{{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}}, succeeds: true, attempts: 2, written: 1},
+		{name: "unknown, not applied", faults: []fault{{err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}}, succeeds: true, attempts: 2, written: 1},
 		{name: "overloaded", faults: []fault{{err: overloaded(time.Millisecond)}}, succeeds: true, attempts: 2, written: 1},
 		{name: "too large", faults: []fault{{err: status.Error(codes.ResourceExhausted, "message too large")}}, class: Permanent, attempts: 1},
 		{name: "fenced", faults: []fault{{err: refusal(codes.Unavailable, "FENCED")}}, succeeds: true, attempts: 2, elsewhere: true, written: 1},
-		{name: "closed", faults: []fault{{err: refusal(codes.Unavailable, "CLOSED")}}, succeeds: true, attempts: 2, elsewhere: true, written: 1},
-		{name: "stale", faults: []fault{{err: refusal(codes.Aborted, "STALE")}}, succeeds: true, attempts: 2, written: 1},
+		{name: "shutting down", faults: []fault{{err: refusal(codes.Unavailable, "SHUTTING_DOWN")}}, succeeds: true, attempts: 2, elsewhere: true, written: 1},
+		{name: "stale", faults: []fault{{err: refusal(codes.Aborted, "STALE_PROPOSAL", "class", "not_applied")}}, succeeds: true, attempts: 2, written: 1},
 		{name: "internal", faults: []fault{{apply: true, err: status.Error(codes.Internal, "odd")}}, succeeds: true, attempts: 2, elsewhere: true, written: 1},
+		{name: "internal with a reason", faults: []fault{{apply: true, err: refusal(codes.Internal, "INTERNAL", "class", "unknown")}}, succeeds: true, attempts: 2, elsewhere: true, written: 1},
+		{name: "too many requests", faults: []fault{{err: refusal(codes.ResourceExhausted, "TOO_MANY_REQUESTS", "class", "not_applied")}}, succeeds: true, attempts: 2, written: 1},
 		{name: "invalid", faults: []fault{{err: refusal(codes.InvalidArgument, "INVALID")}}, class: Permanent, attempts: 1},
 		{name: "exists", faults: []fault{{err: refusal(codes.AlreadyExists, "DOCUMENT_EXISTS")}}, class: Permanent, attempts: 1},
 		{name: "version", faults: []fault{{err: refusal(codes.Aborted, "VERSION_MISMATCH")}}, class: Permanent, attempts: 1},
 		{name: "unimplemented", faults: []fault{{err: status.Error(codes.Unimplemented, "what?")}}, class: Permanent, attempts: 1},
 		{name: "class in metadata wins", faults: many(fault{err: refusal(codes.Unavailable, "NEW_REASON", "class", "permanent")}), class: Permanent, attempts: 1},
-		{name: "unknown, then refused by the state", faults: []fault{{err: refusal(codes.Unavailable, "UNKNOWN_OUTCOME")}, {err: refusal(codes.AlreadyExists, "DOCUMENT_EXISTS")}}, class: Permanent, attempts: 2},
-		{name: "unknown, then denied", faults: []fault{{apply: true, err: refusal(codes.Unavailable, "UNKNOWN_OUTCOME")}, {err: status.Error(codes.PermissionDenied, "no")}}, class: Unknown, attempts: 2, written: 1},
+		{name: "unknown, then refused by the state", faults: []fault{{err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: refusal(codes.AlreadyExists, "DOCUMENT_EXISTS")}}, class: Permanent, attempts: 2},
+		{name: "unknown, then denied", faults: []fault{{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: status.Error(codes.PermissionDenied, "no")}}, class: Unknown, attempts: 2, written: 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			fc := newFakeCluster(t, 3)
@@ -141,7 +143,7 @@ func TestEveryErrorOfARead(t *testing.T) {
 func TestOperationsAreNotRepeatedWhenUnknown(t *testing.T) {
 	fc := newFakeCluster(t, 3)
 	c := fc.open(t, nil)
-	fc.nodes[0].inject(fault{err: refusal(codes.Unavailable, "UNKNOWN_OUTCOME")})
+	fc.nodes[0].inject(fault{err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")})
 	if _, err := c.AddMember(t.Context(), &clusterv1.AddMemberRequest{NodeId: "x"}); !IsUnknown(err) {
 		t.Fatalf("got %v", err)
 	}
@@ -374,7 +376,7 @@ func TestIngestIsExactlyOnceAndInOrder(t *testing.T) {
 			case 0:
 				return &fault{kill: true, apply: rng.IntN(2) == 0}
 			case 1:
-				return &fault{err: refusal(codes.Unavailable, "UNKNOWN_OUTCOME"), apply: rng.IntN(2) == 0}
+				return &fault{err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown"), apply: rng.IntN(2) == 0}
 			case 2:
 				return &fault{err: refusal(codes.Unavailable, "NO_LEADER")}
 			case 3:

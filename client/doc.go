@@ -36,13 +36,14 @@
 //	NOT_LEADER, with or without a hint    not applied  the leader           another replica
 //	NO_LEADER                             not applied  retry after backoff  retry after backoff
 //	UNKNOWN_OUTCOME                       unknown      retry, same id       another replica
-//	OVERLOADED, with RetryInfo            not applied  after RetryInfo      after RetryInfo
-//	FENCED, CLOSED, NOT_READY             not applied  another node         another replica
-//	TOO_STALE                             not applied  -                    the leader, or another
-//	STALE (state moved under a proposal)  not applied  retry                -
-//	INTERNAL or code UNKNOWN              unknown      at most 3 times      at most 3 times
+//	OVERLOADED, TOO_MANY_REQUESTS         not applied  after RetryInfo      after RetryInfo
+//	FENCED, SHUTTING_DOWN                 not applied  another node         another replica
+//	TOO_STALE                             not applied  -                    another replica
+//	STALE_PROPOSAL, ENTRY_CONFLICT        not applied  retry                -
+//	DEADLINE_EXCEEDED on the server       unknown      retry, same id       another replica
+//	INTERNAL, PANIC, a bare code UNKNOWN  unknown      at most 3 attempts   at most 3 attempts
 //	INVALID_ARGUMENT, NOT_FOUND,          permanent    returned             returned
-//	  ALREADY_EXISTS, version mismatch,
+//	  ALREADY_EXISTS, VERSION_MISMATCH,
 //	  bad token, permission, unknown rpc
 //	the caller's context ends             as so far    returned             returned
 //

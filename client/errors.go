@@ -44,12 +44,11 @@ const (
 	reasonNotLeader = "NOT_LEADER"
 	reasonNoLeader  = "NO_LEADER"
 	reasonUnknown   = "UNKNOWN_OUTCOME"
-	reasonOverload  = "OVERLOADED"
 	reasonFenced    = "FENCED"
 	reasonTooStale  = "TOO_STALE"
-	reasonClosed    = "CLOSED"
-	reasonNotReady  = "NOT_READY"
-	reasonStale     = "STALE"
+	reasonShutdown  = "SHUTTING_DOWN"
+	reasonInternal  = "INTERNAL"
+	reasonPanic     = "PANIC"
 )
 
 // ErrClosed is returned by calls of a closed client.
@@ -158,9 +157,9 @@ func judge(err error, sent bool) verdict {
 	v.byReason()
 	switch class { // the server's word beats our tables
 	case "not_applied":
-		v.class = NotApplied
+		v.class, v.retry = NotApplied, true
 	case "unknown":
-		v.class = Unknown
+		v.class, v.retry = Unknown, true
 	case "permanent":
 		v.class, v.retry = Permanent, false
 	}
@@ -194,21 +193,17 @@ func (v *verdict) byCode(sent bool) {
 // byReason reads what the server says happened.
 func (v *verdict) byReason() {
 	switch v.reason {
+	case "", reasonInternal, reasonPanic:
+		return
 	case reasonNotLeader, reasonNoLeader:
 		v.class, v.retry, v.election, v.moveOn = NotApplied, true, true, true
 	case reasonUnknown:
-		v.class, v.retry, v.election = Unknown, true, true
-	case reasonOverload:
-		v.class, v.retry = NotApplied, true
-	case reasonFenced, reasonTooStale, reasonClosed, reasonNotReady:
+		v.class, v.retry, v.election, v.moveOn = Unknown, true, true, false
+	case reasonFenced, reasonTooStale, reasonShutdown:
 		v.class, v.retry, v.moveOn = NotApplied, true, true
 		v.down = v.reason != reasonTooStale
-	case reasonStale:
-		v.class, v.retry = NotApplied, true
 	}
-	if v.reason != "" && v.retry {
-		v.odd = false
-	}
+	v.odd = false
 }
 
 // settles is true if a refusal also says that no earlier attempt of the same
@@ -223,7 +218,7 @@ func (v *verdict) settles() bool {
 
 // hintOf reads the leader from ErrorInfo's metadata.
 func hintOf(md map[string]string) leaderHint {
-	return leaderHint{nodeID: md["leader_id"], addr: md["leader_grpc_addr"]}
+	return leaderHint{nodeID: md["leader_id"], addr: md["leader_grpc"]}
 }
 
 // contextClass is the class of a call that its own context ended.
