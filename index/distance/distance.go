@@ -20,6 +20,13 @@
 //	L2U8Rows(query, base []byte, stride int, ids []uint32, out []int32)
 //	DotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int32)
 //
+// 1-bit codes, exact integers:
+//
+//	Hamming(a, b []uint64) int32
+//	HammingRows(query, base []uint64, stride int, ids []uint32, out []int32)
+//	DotBits4Rows(query, base []uint64, stride int, ids []uint32, out []int32)
+//	FastScan(lut, blocks []byte, out []uint32), with FastScanPut and FastScanTable
+//
 // The Rows kernels take one query to the rows base[id*stride:] of a row-major
 // arena, write out[i] for ids[i] and prefetch the rows that come next in ids.
 // They are what a graph search should call: once per vertex with all the

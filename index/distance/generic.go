@@ -2,6 +2,8 @@
 
 package distance
 
+import "math/bits"
+
 // lanes is the number of partial sums of a float32 kernel. 64 were chosen since
 // they hide the latency of an add on AVX-512 (four registers), leave AVX2 eight
 // registers for data and NEON sixteen. See ADR 0010.
@@ -93,5 +95,51 @@ func l2U8RowsGeneric(query, base []byte, stride int, ids []uint32, out []int32) 
 func dotU8S8RowsGeneric(query []int8, base []byte, stride int, ids []uint32, out []int32) {
 	for i, id := range ids {
 		out[i] = dotU8S8Generic(base[int(id)*stride:][:len(query)], query)
+	}
+}
+
+func hammingGeneric(a, b []uint64) int32 {
+	var sum int
+	b = b[:len(a)]
+	for i, x := range a {
+		sum += bits.OnesCount64(x ^ b[i])
+	}
+	return int32(sum)
+}
+
+func dotBits4Generic(query, row []uint64) int32 {
+	n := len(row)
+	q0, q1, q2, q3 := query[:n], query[n:][:n], query[2*n:][:n], query[3*n:][:n]
+	var s0, s1, s2, s3 int
+	for i, x := range row {
+		s0 += bits.OnesCount64(x & q0[i])
+		s1 += bits.OnesCount64(x & q1[i])
+		s2 += bits.OnesCount64(x & q2[i])
+		s3 += bits.OnesCount64(x & q3[i])
+	}
+	return int32(s0 + s1<<1 + s2<<2 + s3<<3)
+}
+
+func hammingRowsGeneric(query, base []uint64, stride int, ids []uint32, out []int32) {
+	for i, id := range ids {
+		out[i] = hammingGeneric(query, base[int(id)*stride:][:len(query)])
+	}
+}
+
+func dotBits4RowsGeneric(query, base []uint64, stride int, ids []uint32, out []int32) {
+	for i, id := range ids {
+		out[i] = dotBits4Generic(query, base[int(id)*stride:][:len(query)/planes])
+	}
+}
+
+// fastScanGeneric adds to sums; len(lut) == len(block) is a multiple of 64.
+func fastScanGeneric(lut, block []byte, sums *[FastScanLanes]uint32) {
+	for len(lut) >= segmentBytes && len(block) >= segmentBytes {
+		table := (*[segmentBytes]byte)(lut)
+		for j, b := range (*[segmentBytes]byte)(block) {
+			sums[j] += uint32(table[b&15])
+			sums[j+16] += uint32(table[b>>4])
+		}
+		lut, block = lut[segmentBytes:], block[segmentBytes:]
 	}
 }

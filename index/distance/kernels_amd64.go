@@ -71,6 +71,38 @@ func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 	}
 }
 
+// hammingRows has no AVX2 version: rows are a few dozen words, for which the
+// POPCNT that the compiler makes of bits.OnesCount64 is as fast as counting by
+// shuffles. The same goes for dotBits4Rows.
+func hammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
+	switch {
+	case useAVX512:
+		hammingRowsAVX512(query, base, stride, ids, out)
+	default:
+		hammingRowsGeneric(query, base, stride, ids, out)
+	}
+}
+
+func dotBits4Rows(query, base []uint64, stride int, ids []uint32, out []int32) {
+	switch {
+	case useAVX512:
+		dotBits4RowsAVX512(query, base, stride, ids, out)
+	default:
+		dotBits4RowsGeneric(query, base, stride, ids, out)
+	}
+}
+
+func fastScan(lut, block []byte, sums *[FastScanLanes]uint32) {
+	switch {
+	case useAVX512:
+		fastScanAVX512(lut, block, sums)
+	case useAVX2:
+		fastScanAVX2(lut, block, sums)
+	default:
+		fastScanGeneric(lut, block, sums)
+	}
+}
+
 // The kernels below are the Generic ones of the same name; len(ids) > 0, and
 // the callers have checked that every row lies inside base.
 
@@ -97,3 +129,15 @@ func l2U8RowsAVX2(query, base []byte, stride int, ids []uint32, out []int32)
 
 //go:noescape
 func dotU8S8RowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func hammingRowsAVX512(query, base []uint64, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func dotBits4RowsAVX512(query, base []uint64, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func fastScanAVX512(lut, block []byte, sums *[FastScanLanes]uint32)
+
+//go:noescape
+func fastScanAVX2(lut, block []byte, sums *[FastScanLanes]uint32)

@@ -21,3 +21,15 @@ func l2U8Rows(query, base []byte, stride int, ids []uint32, out []int32) {
 func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int32) {
 	dotU8S8RowsGeneric(query, base, stride, ids, out)
 }
+
+func hammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
+	hammingRowsGeneric(query, base, stride, ids, out)
+}
+
+func dotBits4Rows(query, base []uint64, stride int, ids []uint32, out []int32) {
+	dotBits4RowsGeneric(query, base, stride, ids, out)
+}
+
+func fastScan(lut, block []byte, sums *[FastScanLanes]uint32) {
+	fastScanGeneric(lut, block, sums)
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package distance
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+)
+
+// The benchmarks measure ns per distance of one query against batches of 32
+// rows, the neighbours of a vertex: "hot" from 32 rows over and over, "random"
+// from rows drawn from an arena far larger than the caches, which is what a
+// graph search meets.
+const (
+	benchBatch      = 32
+	benchArenaBytes = 512 << 20
+)
+
+var benchDims = []int{64, 128, 384, 768, 784}
+
+// benchRows runs scan on batches of ids of rows that take rowBytes each.
+func benchRows(b *testing.B, rowBytes int, scan func(ids []uint32)) {
+	for _, mode := range []struct {
+		name string
+		rows int
+	}{{"hot", benchBatch}, {"random", benchArenaBytes / rowBytes}} {
+		b.Run(mode.name, func(b *testing.B) {
+			r := rand.New(rand.NewPCG(1, uint64(rowBytes)))
+			ids := make([]uint32, 1<<16)
+			for i := range ids {
+				ids[i] = uint32(r.IntN(mode.rows))
+			}
+			at := 0
+			for b.Loop() {
+				scan(ids[at : at+benchBatch])
+				at = (at + benchBatch) & (len(ids) - 1)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/benchBatch, "ns/distance")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func benchVariants(b *testing.B, body func(b *testing.B)) {
+	for _, v := range variants() {
+		if v.usable {
+			b.Run(v.name, func(b *testing.B) {
+				v.use()
+				defer v.restore()
+				body(b)
+			})
+		}
+	}
+}
+
+func BenchmarkFloat32(b *testing.B) {
+	base := benchArena[float32](b, benchArenaBytes/4)
+	for i := range base {
+		base[i] = float32(i & 255)
+	}
+	for _, k := range floatKernels {
+		b.Run(k.name, func(b *testing.B) {
+			benchVariants(b, func(b *testing.B) {
+				for _, dim := range benchDims {
+					b.Run(fmt.Sprint(dim), func(b *testing.B) {
+						var out [benchBatch]float32
+						query := base[:dim]
+						benchRows(b, 4*dim, func(ids []uint32) { k.rows(query, base, dim, ids, out[:]) })
+					})
+				}
+			})
+		})
+	}
+}
+
+func BenchmarkCodes8(b *testing.B) {
+	base := benchArena[byte](b, benchArenaBytes)
+	for i := range base {
+		base[i] = byte(i)
+	}
+	for _, k := range codeKernels {
+		b.Run(k.name, func(b *testing.B) {
+			benchVariants(b, func(b *testing.B) {
+				for _, dim := range benchDims {
+					b.Run(fmt.Sprint(dim), func(b *testing.B) {
+						var out [benchBatch]int32
+						padded := (dim + 63) &^ 63
+						query := base[:padded]
+						benchRows(b, padded, func(ids []uint32) { k.rows(query, base, padded, ids, out[:]) })
+					})
+				}
+			})
+		})
+	}
+}
