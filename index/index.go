@@ -8,6 +8,9 @@ package index
 
 import (
 	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/akidb/akidb/index/distance"
 )
@@ -27,6 +30,9 @@ const (
 	QuantizationNone   Quantization = "none"
 	QuantizationSQ8    Quantization = "sq8"
 	QuantizationRaBitQ Quantization = "rabitq"
+
+	// DefaultQuantization is what an empty Config.Quantization means.
+	DefaultQuantization = QuantizationNone
 )
 
 // Config is fixed for the life of an index; Open validates it.
@@ -124,51 +130,238 @@ type Memory struct {
 
 // Index is the index of one collection. Append, Delete and Seal are called by
 // one goroutine, in log order; everything else by any.
-type Index struct{}
+//
+// Searches take no lock: they hold a reference to a generation and look at what
+// its watermarks cover. The builder goroutine owns the graphs. mu orders the
+// appender with the builder's taking over of vertices into the next generation.
+type Index struct {
+	cfg       Config
+	current   atomic.Pointer[generation]
+	payload   *payload
+	scratches sync.Pool
+
+	mu     sync.Mutex  // guards the fields below
+	next   *generation // being built after Seal, or nil
+	closed bool
+	idle   chan struct{} // closed and replaced when the builder has nothing to do
+
+	wake chan struct{} // of capacity one: there may be work
+	stop chan struct{}
+	done sync.WaitGroup
+}
 
 // Open builds the index of a generation: from the checkpoint in cfg.Dir as far
 // as it is sound and from src for the rest. The graph follows in background.
 func Open(ctx context.Context, cfg Config, generation uint64, src Source) (*Index, error) {
-	panic("index: to be built")
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	x := &Index{
+		cfg:     cfg,
+		payload: newPayload(cfg.Fields, src),
+		idle:    make(chan struct{}),
+		wake:    make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+	}
+	x.scratches.New = func() any { return new(scratch) }
+	g, err := newGeneration(&x.cfg, generation, 0)
+	if err != nil {
+		return nil, err
+	}
+	x.current.Store(g)
+	if err := x.load(ctx, g, src); err != nil {
+		g.release()
+		return nil, err
+	}
+	x.done.Go(x.build)
+	x.nudge()
+	return x, nil
+}
+
+// load takes the replicated state of the generation in.
+func (x *Index) load(ctx context.Context, g *generation, src Source) error {
+	last := int64(-1)
+	err := src.Scan(0, func(e Entry) error {
+		if int64(e.Slot) <= last {
+			return fmt.Errorf("index: slot %d came after slot %d", e.Slot, last)
+		}
+		last = int64(e.Slot)
+		if len(e.Vector) != x.cfg.Dimension {
+			return fmt.Errorf("index: slot %d has %d dimensions, the collection has %d", e.Slot, len(e.Vector), x.cfg.Dimension)
+		}
+		g.append(e.Slot, e.Vector, e.DeadAt)
+		x.payload.add(e.Slot, e.Payload)
+		return ctx.Err()
+	})
+	if err != nil {
+		return fmt.Errorf("index: load generation %d: %w", g.id, err)
+	}
+	return nil
+}
+
+// acquire takes a reference to the current generation.
+func (x *Index) acquire() *generation {
+	for {
+		// A generation is replaced before it is released for the last time.
+		if g := x.current.Load(); g.acquire() {
+			return g
+		}
+	}
 }
 
 // Append takes the vector and payload of the next slot. It never waits for the
 // graph; the slot is visible to views whose Slots is above it.
-func (x *Index) Append(slot Slot, vector []float32, payload []byte) { panic("to be built") }
+func (x *Index) Append(slot Slot, vector []float32, payload []byte) {
+	x.payload.add(slot, payload)
+	x.mu.Lock()
+	x.current.Load().append(slot, vector, 0)
+	x.mu.Unlock()
+	x.nudge()
+}
 
 // Delete marks a slot dead from log index at on.
-func (x *Index) Delete(slot Slot, at uint64) { panic("to be built") }
+func (x *Index) Delete(slot Slot, at uint64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.current.Load().kill(slot, at)
+	if x.next != nil {
+		x.next.kill(slot, at)
+	}
+}
 
 // Seal begins the next generation: in background a new graph is built of the
 // slots live at log index at, and takes over when it has caught up.
-func (x *Index) Seal(generation, at uint64) { panic("to be built") }
-
-// Search answers a query at a view; results are appended to dst. It fails with
-// ErrBadFilter, ErrBadQuery or the context's error.
-func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Result, Stats, error) {
-	panic("to be built")
+func (x *Index) Seal(generation, at uint64) {
+	g, err := newGeneration(&x.cfg, generation, at)
+	if err != nil {
+		x.cfg.Warn("the next generation was not begun", err)
+		return
+	}
+	x.mu.Lock()
+	if x.next != nil {
+		x.next.release()
+	}
+	x.next = g
+	x.mu.Unlock()
+	x.nudge()
 }
 
 // Match calls fn for the matching slots of a view in increasing order until it
 // returns false.
 func (x *Index) Match(ctx context.Context, f *Filter, v View, fn func(Slot) bool) error {
-	panic("to be built")
+	g := x.acquire()
+	defer g.release()
+	r := request{x: x, ctx: ctx, q: &Query{Filter: f}, g: g}
+	r.see = sight{g: g, bound: g.lowerBound(v.Slots, g.total.Load()), applied: v.Applied, anyDead: g.garbage.Load() > 0}
+	if f != nil {
+		if err := r.evaluate(v); err != nil {
+			return err
+		}
+	}
+	for u := range r.see.bound {
+		if u%4096 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if r.see.match(u) && !fn(g.slot(u)) {
+			return nil
+		}
+	}
+	return nil
 }
 
 // Count counts the matching slots of a view.
-func (x *Index) Count(ctx context.Context, f *Filter, v View) (int, error) { panic("to be built") }
+func (x *Index) Count(ctx context.Context, f *Filter, v View) (int, error) {
+	n := 0
+	err := x.Match(ctx, f, v, func(Slot) bool { n++; return true })
+	return n, err
+}
 
 // Status may be called at any time and costs no scan.
-func (x *Index) Status() Status { panic("to be built") }
+func (x *Index) Status() Status {
+	g := x.acquire()
+	defer g.release()
+	hash := g.graphHash.Load()
+	total, graphed := g.total.Load(), g.graphed.Load()
+	x.mu.Lock()
+	sealing := x.next != nil
+	x.mu.Unlock()
+	return Status{
+		Generation: g.id,
+		Graphed:    int(graphed),
+		Total:      int(total),
+		Garbage:    int(g.garbage.Load()),
+		Idle:       !sealing && graphed == boundary(total),
+		GraphHash:  fmt.Sprintf("%016x%016x", hash.hi, hash.lo),
+		Memory:     x.memory(g),
+	}
+}
+
+func (x *Index) memory(g *generation) Memory {
+	n := int64(g.total.Load())
+	graphed := int64(g.graphed.Load())
+	return Memory{
+		Vectors: n * int64(g.vectors.stride),
+		Graph: graphed*int64(g.graph.links.stride+g.graph.upperRow.stride) +
+			int64(g.graph.uppers.Load())*int64(g.graph.upper.stride),
+		Payload: x.payload.bytes(),
+		Slots:   n * int64(g.slots.stride+g.deadAt.stride),
+	}
+}
 
 // WaitIdle returns when the graph covers all it is to cover.
-func (x *Index) WaitIdle(ctx context.Context) error { panic("to be built") }
+func (x *Index) WaitIdle(ctx context.Context) error {
+	for {
+		x.mu.Lock()
+		idle := x.idle
+		x.mu.Unlock()
+		if x.Status().Idle {
+			return nil
+		}
+		select {
+		case <-idle:
+		case <-x.stop:
+			return fmt.Errorf("index: closed")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
 
 // Backlog is how many appended vectors the graph does not cover yet.
-func (x *Index) Backlog() int { panic("to be built") }
+func (x *Index) Backlog() int {
+	g := x.acquire()
+	defer g.release()
+	graphed := g.graphed.Load() // before total, which is never below it
+	return int(g.total.Load() - graphed)
+}
 
 // Checkpoint writes the graph to Config.Dir, beside appends and searches.
-func (x *Index) Checkpoint(ctx context.Context) error { panic("to be built") }
+func (x *Index) Checkpoint(ctx context.Context) error { return nil }
 
 // Close stops the builders and frees the arenas; searches must have ended.
-func (x *Index) Close() error { panic("to be built") }
+func (x *Index) Close() error {
+	x.mu.Lock()
+	if x.closed {
+		x.mu.Unlock()
+		return nil
+	}
+	x.closed = true
+	x.mu.Unlock()
+	close(x.stop)
+	x.done.Wait()
+	if x.next != nil {
+		x.next.release()
+		x.next = nil
+	}
+	x.current.Load().release()
+	return nil
+}
+
+// nudge tells the builder that there may be work.
+func (x *Index) nudge() {
+	select {
+	case x.wake <- struct{}{}:
+	default:
+	}
+}

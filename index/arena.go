@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// arena is an append-only array of equal rows off the Go heap. Address space is
+// reserved once and pages are committed as rows are added, so a row never moves:
+// readers need no lock, and the garbage collector never looks inside. One
+// goroutine grows it; what it has written is published by the owner's watermark.
+//
+// The alternative, a table of fixed chunks, was rejected: kernels that gather
+// many rows by number want one base address.
+type arena struct {
+	base      unsafe.Pointer
+	stride    uintptr
+	reserved  uintptr // bytes of address space
+	committed uintptr // bytes that may be touched
+	mapping   []byte  // what munmap takes
+}
+
+const (
+	hugePage   = 2 << 20
+	maxReserve = 1 << 40
+	minReserve = 1 << 30
+)
+
+// physicalMemory is the RAM of the machine, or of what the kernel admits to.
+var physicalMemory = sync.OnceValue(func() uintptr {
+	var si unix.Sysinfo_t
+	if err := unix.Sysinfo(&si); err != nil {
+		return 64 << 30
+	}
+	return uintptr(uint64(si.Totalram) * uint64(si.Unit))
+})
+
+// newArena reserves address space for rows of stride bytes. No arena can hold
+// more than the machine's memory, so that is what is reserved, and less where
+// the address space is short.
+func newArena(stride int) (*arena, error) {
+	a := &arena{stride: uintptr(stride)}
+	want := uintptr(minReserve)
+	for want < physicalMemory() && want < maxReserve {
+		want *= 2
+	}
+	if limit := uintptr(stride) * maxVertices; want > limit {
+		want = (limit + hugePage - 1) / hugePage * hugePage
+	}
+	var err error
+	for ; want >= hugePage; want /= 2 {
+		a.mapping, err = mmapReserve(want + hugePage)
+		if err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("index: reserve address space: %w", err)
+	}
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(a.mapping)))
+	skip := (hugePage - start%hugePage) % hugePage
+	a.base = unsafe.Pointer(unsafe.SliceData(a.mapping[skip:]))
+	a.reserved = want
+	return a, nil
+}
+
+func mmapReserve(size uintptr) ([]byte, error) {
+	p, err := unix.MmapPtr(-1, 0, nil, size, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, err
+	}
+	return unsafe.Slice((*byte)(p), size), nil
+}
+
+// grow makes rows [0, n) usable. Out of memory is fatal, as it is for Go's heap.
+func (a *arena) grow(n int) {
+	need := uintptr(n) * a.stride
+	if need <= a.committed {
+		return
+	}
+	if need > a.reserved {
+		panic(fmt.Sprintf("index: arena of %d bytes is full; the collection needs a larger machine", a.reserved))
+	}
+	step := max(64<<10, min(a.committed/4, 64<<20))
+	if a.committed >= hugePage {
+		step = (step + hugePage - 1) / hugePage * hugePage
+	}
+	to := min((max(need, a.committed+step)+0xffff)&^0xffff, a.reserved)
+	if to > hugePage {
+		to = min((to+hugePage-1)/hugePage*hugePage, a.reserved)
+	}
+	part := unsafe.Slice((*byte)(unsafe.Add(a.base, a.committed)), to-a.committed)
+	if err := unix.Mprotect(part, unix.PROT_READ|unix.PROT_WRITE); err != nil {
+		panic(fmt.Sprintf("index: commit %d bytes: %v", len(part), err))
+	}
+	if to >= hugePage {
+		// Small collections stay on small pages; advice may be refused.
+		_ = unix.Madvise(part, unix.MADV_HUGEPAGE)
+	}
+	a.committed = to
+}
+
+// row is the address of row i, which must be below what grow was given.
+func (a *arena) row(i uint32) unsafe.Pointer {
+	return unsafe.Add(a.base, uintptr(i)*a.stride)
+}
+
+// discard gives the pages of rows [from, to) back; they read as zero afterwards.
+func (a *arena) discard(from, to uint32) {
+	const page = 64 << 10
+	lo := (uintptr(from)*a.stride + page - 1) &^ (page - 1)
+	hi := (uintptr(to) * a.stride) &^ (page - 1)
+	if lo < hi {
+		_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(a.base, lo)), hi-lo), unix.MADV_DONTNEED)
+	}
+}
+
+// free unmaps the arena. No reader may be left.
+func (a *arena) free() {
+	if a == nil || a.mapping == nil {
+		return
+	}
+	_ = unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(a.mapping)), uintptr(len(a.mapping)))
+	a.mapping, a.base, a.committed = nil, nil, 0
+}
+
+func f32At(p unsafe.Pointer, n int) []float32 { return unsafe.Slice((*float32)(p), n) }
+func u32At(p unsafe.Pointer, n int) []uint32  { return unsafe.Slice((*uint32)(p), n) }
+func u8At(p unsafe.Pointer, n int) []byte     { return unsafe.Slice((*byte)(p), n) }

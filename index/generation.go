@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"math"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/akidb/akidb/index/distance"
+)
+
+// generation is the vectors of one generation of a collection and their graph.
+// Vertices number its slots in order, without holes.
+//
+// Who writes what: the appender writes rows at total and then raises total; the
+// builder writes the graph and then raises graphed; deadAt is atomic. A reader
+// loads a watermark and may read what stands below it, with no lock. A
+// generation is freed when the last of its readers has released it.
+type generation struct {
+	id       uint64
+	sealedAt uint64 // its first vertices are the slots live at this log index
+	cfg      *Config
+	refs     atomic.Int64
+
+	slots   *arena // Slot per vertex, ascending
+	deadAt  *arena // log index of the delete per vertex; 0 while live
+	vectors *arena // float32 rows, normalised under Cosine
+	norms   *arena // squared length per vertex, under Dot only
+	graph   *graph
+
+	// Invariant: graphed <= total, and graphed is a batch boundary.
+	total   atomic.Uint32
+	graphed atomic.Uint32
+	garbage atomic.Int64
+	// radius is the largest squared norm of the vertices below graphed, as bits.
+	radius    atomic.Uint32
+	graphHash atomic.Pointer[digest]
+	// taken is how many vertices of the generation before were looked at.
+	taken uint32
+}
+
+func newGeneration(cfg *Config, id, sealedAt uint64) (*generation, error) {
+	g := &generation{id: id, sealedAt: sealedAt, cfg: cfg}
+	g.refs.Store(1)
+	g.graphHash.Store(&digest{})
+	var err error
+	make := func(a **arena, stride int) {
+		if err == nil {
+			*a, err = newArena(stride)
+		}
+	}
+	make(&g.slots, 4)
+	make(&g.deadAt, 8)
+	make(&g.vectors, (cfg.Dimension*4+63)&^63)
+	if cfg.Metric == distance.Dot {
+		make(&g.norms, 4)
+	}
+	if err == nil {
+		g.graph, err = newGraph(cfg.M)
+	}
+	if err != nil {
+		g.free()
+		return nil, err
+	}
+	return g, nil
+}
+
+// acquire takes a reference; false if the generation is being freed.
+func (g *generation) acquire() bool {
+	for {
+		n := g.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if g.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (g *generation) release() {
+	if g.refs.Add(-1) == 0 {
+		g.free()
+	}
+}
+
+func (g *generation) free() {
+	for _, a := range []*arena{g.slots, g.deadAt, g.vectors, g.norms} {
+		a.free()
+	}
+	if g.graph != nil {
+		g.graph.free()
+	}
+}
+
+// append adds a vertex; only the appender calls it.
+func (g *generation) append(slot Slot, vector []float32, deadAt uint64) {
+	v := g.total.Load()
+	g.slots.grow(int(v) + 1)
+	g.deadAt.grow(int(v) + 1)
+	g.vectors.grow(int(v) + 1)
+	row := g.vector(v)
+	if g.cfg.Metric == distance.Cosine {
+		if !distance.Normalize(row, vector) {
+			copy(row, vector)
+		}
+	} else {
+		copy(row, vector)
+	}
+	if g.norms != nil {
+		g.norms.grow(int(v) + 1)
+		*(*float32)(g.norms.row(v)) = distance.InnerProduct(row, row)
+	}
+	*(*uint32)(g.slots.row(v)) = uint32(slot)
+	(*atomic.Uint64)(g.deadAt.row(v)).Store(deadAt)
+	if deadAt != 0 {
+		g.garbage.Add(1)
+	}
+	g.total.Store(v + 1)
+}
+
+// kill marks the vertex of a slot dead; nothing happens if it has none.
+func (g *generation) kill(slot Slot, at uint64) {
+	v := g.lowerBound(slot, g.total.Load())
+	if v == g.total.Load() || g.slot(v) != slot {
+		return
+	}
+	if (*atomic.Uint64)(g.deadAt.row(v)).CompareAndSwap(0, at) {
+		g.garbage.Add(1)
+	}
+}
+
+func (g *generation) vector(v uint32) []float32 {
+	return f32At(g.vectors.row(v), g.cfg.Dimension)
+}
+
+func (g *generation) slot(v uint32) Slot { return Slot(*(*uint32)(g.slots.row(v))) }
+
+func (g *generation) deadIndex(v uint32) uint64 {
+	return (*atomic.Uint64)(g.deadAt.row(v)).Load()
+}
+
+// lowerBound is the first vertex below n whose slot is not below slot, or n.
+func (g *generation) lowerBound(slot Slot, n uint32) uint32 {
+	// Without holes below it a slot is its own vertex.
+	if uint32(slot) < n && g.slot(uint32(slot)) == slot {
+		return uint32(slot)
+	}
+	lo, hi := uint32(0), min(n, uint32(slot))
+	for lo < hi {
+		mid := lo + (hi-lo)/2
+		if g.slot(mid) < slot {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return lo
+}
+
+// base32 is all float32 rows as one slice, to be indexed below total only.
+func (g *generation) base32() []float32 {
+	return unsafe.Slice((*float32)(g.vectors.base), g.vectors.reserved/4)
+}
+
+func (g *generation) stride32() int { return int(g.vectors.stride / 4) }
+
+// buildMeasure compares vertex v with others while the graph is built.
+func (g *generation) buildMeasure(m *measure, v uint32) {
+	m.base32, m.stride = g.base32(), g.stride32()
+	m.query = g.vector(v)
+	m.kind = kindL2
+	if g.norms != nil {
+		m.kind, m.norms = kindBuildDot, g.norms
+		m.radius = math.Float32frombits(g.radius.Load())
+		m.lift = lift(m.radius, *(*float32)(g.norms.row(v)))
+	}
+}
+
+// queryMeasure compares a query, normalised under Cosine, with vertices.
+func (g *generation) queryMeasure(m *measure, query []float32) {
+	m.base32, m.stride = g.base32(), g.stride32()
+	m.query = query
+	m.kind = kindL2
+	if g.cfg.Metric != distance.L2 {
+		m.kind = kindDot
+	}
+}
+
+// distances are the exact ones a caller sees.
+func (g *generation) distances(query []float32, ids []uint32, out []float32) {
+	if g.cfg.Metric == distance.L2 {
+		distance.L2SquaredRows(query, g.base32(), g.stride32(), ids, out)
+		return
+	}
+	distance.InnerProductRows(query, g.base32(), g.stride32(), ids, out)
+	for i, x := range out[:len(ids)] {
+		if g.cfg.Metric == distance.Cosine {
+			out[i] = 1 - x
+		} else {
+			out[i] = -x
+		}
+	}
+}
+
+// batchEnd is the boundary after boundary a: batches are a pure function of the
+// number of vertices, so that the graph does not depend on when vectors came.
+// They double at first and stay small enough that the rest, which is scanned,
+// costs less than walking the graph.
+func batchEnd(a uint32) uint32 {
+	switch {
+	case a < 16<<10:
+		return a + 64
+	case a < 64<<10:
+		return a + 128
+	default:
+		return a + 256
+	}
+}
+
+// boundary is the last boundary at or below n.
+func boundary(n uint32) uint32 {
+	switch {
+	case n < 16<<10:
+		return n &^ 63
+	case n < 64<<10:
+		return n &^ 127
+	default:
+		return n &^ 255
+	}
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import "math"
+
+// A candidate is one number: distance key, vertex, and whether it has been
+// expanded, from the highest bit down. Comparing candidates is comparing
+// numbers, and ties go to the lower vertex by themselves.
+const expanded = 1
+
+func candidate(key uint32, v uint32) uint64 { return uint64(key)<<32 | uint64(v)<<1 }
+func candidateVertex(c uint64) uint32       { return uint32(c) >> 1 }
+func candidateKey(c uint64) uint32          { return uint32(c >> 32) }
+
+// orderedBits maps float32 to uint32 so that the order is the same.
+func orderedBits(f float32) uint32 {
+	b := math.Float32bits(f)
+	if b>>31 != 0 {
+		return ^b
+	}
+	return b | 1<<31
+}
+
+func fromOrderedBits(b uint32) float32 {
+	if b>>31 != 0 {
+		return math.Float32frombits(b &^ (1 << 31))
+	}
+	return math.Float32frombits(^b)
+}
+
+// pool is the best candidates seen, ascending, at most limit of them. A sorted
+// array beats heaps at the sizes searches use: one binary search and one move.
+type pool struct {
+	items []uint64
+	limit int
+	next  int // Invariant: all before next are expanded
+}
+
+func (p *pool) reset(limit int) {
+	p.items, p.limit, p.next = p.items[:0], limit, 0
+	if cap(p.items) < limit {
+		p.items = make([]uint64, 0, limit)
+	}
+}
+
+// bound is the key above which a candidate would not enter.
+func (p *pool) bound() uint64 {
+	if len(p.items) < p.limit {
+		return math.MaxUint64
+	}
+	return p.items[len(p.items)-1]
+}
+
+// insert adds c unless it is too far.
+func (p *pool) insert(c uint64) {
+	n := len(p.items)
+	if n == p.limit {
+		if c >= p.items[n-1] {
+			return
+		}
+		n--
+	} else {
+		p.items = p.items[:n+1]
+	}
+	items := p.items[:n]
+	at := 0
+	for size := n; size > 0; {
+		half := size / 2
+		if items[at+half] < c {
+			at += half + 1
+			size -= half + 1
+		} else {
+			size = half
+		}
+	}
+	copy(p.items[at+1:n+1], p.items[at:n])
+	p.items[at] = c
+	if at < p.next {
+		p.next = at
+	}
+}
+
+// pop returns the nearest candidate not expanded yet and marks it.
+func (p *pool) pop() (uint64, bool) {
+	for i := p.next; i < len(p.items); i++ {
+		if p.items[i]&expanded == 0 {
+			c := p.items[i]
+			p.items[i] |= expanded
+			p.next = i + 1
+			return c, true
+		}
+	}
+	p.next = len(p.items)
+	return 0, false
+}
+
+// heap is a binary heap of candidates, nearest first.
+type heap []uint64
+
+func (h *heap) push(c uint64) {
+	*h = append(*h, c)
+	s := *h
+	i := len(s) - 1
+	for i > 0 {
+		parent := (i - 1) / 2
+		if s[parent] <= c {
+			break
+		}
+		s[i] = s[parent]
+		i = parent
+	}
+	s[i] = c
+}
+
+func (h *heap) pop() uint64 {
+	s := *h
+	top, last := s[0], s[len(s)-1]
+	s = s[:len(s)-1]
+	*h = s
+	i := 0
+	for {
+		child := 2*i + 1
+		if child >= len(s) {
+			break
+		}
+		if child+1 < len(s) && s[child+1] < s[child] {
+			child++
+		}
+		if last <= s[child] {
+			break
+		}
+		s[i] = s[child]
+		i = child
+	}
+	if len(s) > 0 {
+		s[i] = last
+	}
+	return top
+}
+
+// marks is a set of vertices that is emptied by what was put in: a bit per
+// vertex stays in the nearest cache where a stamp per vertex would not.
+type marks struct {
+	bits    []uint64
+	touched []uint32
+}
+
+func (m *marks) reset(vertices int) {
+	for _, v := range m.touched {
+		m.bits[v>>6] = 0
+	}
+	m.touched = m.touched[:0]
+	if words := (vertices + 63) / 64; len(m.bits) < words {
+		m.bits = make([]uint64, words+words/4+16)
+	}
+}
+
+// add returns false if v is there already.
+func (m *marks) add(v uint32) bool {
+	w, bit := &m.bits[v>>6], uint64(1)<<(v&63)
+	if *w&bit != 0 {
+		return false
+	}
+	*w |= bit
+	m.touched = append(m.touched, v)
+	return true
+}

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/akidb/akidb/index/distance"
+)
+
+// Search answers a query at a view; results are appended to dst. It fails with
+// ErrBadFilter, ErrBadQuery or the context's error.
+func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Result, Stats, error) {
+	if err := x.checkQuery(&q); err != nil {
+		return dst, Stats{}, err
+	}
+	g := x.acquire()
+	defer g.release()
+	s := x.scratches.Get().(*scratch)
+	defer x.scratches.Put(s)
+	s.visited = 0
+	s.query = append(s.query[:0], q.Vector...)
+	if x.cfg.Metric == distance.Cosine && !distance.Normalize(s.query, s.query) {
+		return dst, Stats{}, fmt.Errorf("%w: the zero vector has no direction", ErrBadQuery)
+	}
+	r := request{x: x, ctx: ctx, q: &q, g: g, s: s}
+	// The watermarks before the view's bound: what they cover stays covered.
+	r.graphed = g.graphed.Load()
+	r.see = sight{g: g, bound: g.lowerBound(v.Slots, g.total.Load()), applied: v.Applied}
+	r.see.anyDead = g.garbage.Load() > 0
+	r.ef = x.chooseEf(&q)
+	r.stats.Matching = -1
+	if q.Filter != nil {
+		if err := r.evaluate(v); err != nil {
+			return dst, Stats{}, err
+		}
+	}
+	if err := r.run(); err != nil {
+		return dst, Stats{}, err
+	}
+	return r.finish(dst)
+}
+
+func (x *Index) checkQuery(q *Query) error {
+	if len(q.Vector) != x.cfg.Dimension {
+		return fmt.Errorf("%w: vector of %d dimensions, the collection has %d", ErrBadQuery, len(q.Vector), x.cfg.Dimension)
+	}
+	for i, f := range q.Vector {
+		if f64 := float64(f); math.IsNaN(f64) || math.IsInf(f64, 0) {
+			return fmt.Errorf("%w: vector[%d] is not finite", ErrBadQuery, i)
+		}
+	}
+	if q.K < 1 || q.K > maxK {
+		return fmt.Errorf("%w: k %d: want 1 to %d", ErrBadQuery, q.K, maxK)
+	}
+	if q.Ef < 0 || q.Ef > maxEf {
+		return fmt.Errorf("%w: ef %d: want 0 to %d", ErrBadQuery, q.Ef, maxEf)
+	}
+	if q.RecallTarget < 0 || q.RecallTarget > 1 {
+		return fmt.Errorf("%w: recall target %g: want 0.95, 0.99 or 1", ErrBadQuery, q.RecallTarget)
+	}
+	if q.RecallTarget == 1 {
+		q.Exact = true
+	}
+	return nil
+}
+
+// sight says which vertices a query may return.
+type sight struct {
+	g       *generation
+	bound   uint32 // vertices at or above it are not in the view
+	applied uint64
+	anyDead bool
+	bits    []uint64 // of the filter, one per vertex; nil matches all
+}
+
+func (v *sight) match(u uint32) bool {
+	if u >= v.bound || v.bits != nil && v.bits[u>>6]&(1<<(u&63)) == 0 {
+		return false
+	}
+	if v.anyDead {
+		if d := v.g.deadIndex(u); d != 0 && d <= v.applied {
+			return false
+		}
+	}
+	return true
+}
+
+// request is one search under way. Its results are s.results, candidates in any
+// order.
+type request struct {
+	x       *Index
+	ctx     context.Context
+	q       *Query
+	g       *generation
+	s       *scratch
+	see     sight
+	graphed uint32
+	ef      int
+	// matching is how many vertices can match: exact under a filter but for the
+	// dead, otherwise an estimate.
+	matching int
+	stats    Stats
+}
+
+// run plans and collects candidates.
+func (r *request) run() error {
+	r.s.results = r.s.results[:0]
+	r.g.queryMeasure(&r.s.measure, r.s.query)
+	covered := min(r.graphed, r.see.bound)
+	if r.see.bits == nil {
+		r.matching = max(0, int(r.see.bound)-int(r.g.garbage.Load()))
+	}
+	if r.q.Exact || covered == 0 || r.matching <= r.exactBelow() {
+		r.stats.Plan = "exact"
+		return r.scan(0, r.see.bound, max(r.q.K, 1))
+	}
+	share := float64(r.matching) / float64(r.see.bound)
+	r.stats.Plan = "graph"
+	if r.see.bits != nil {
+		r.stats.Plan = "filtered-graph"
+	}
+	var err error
+	if r.see.bits == nil && !r.see.anyDead && r.graphed <= r.see.bound {
+		err = r.plain()
+	} else if share >= 0.5 {
+		err = r.through()
+	} else {
+		err = r.matchingOnly(covered)
+	}
+	if err != nil {
+		return err
+	}
+	if len(r.s.results) < min(r.q.K, r.matching) {
+		// The walk ran dry, as it may among the deleted: answer in full.
+		r.s.results = r.s.results[:0]
+		r.stats.Plan = "exact"
+		return r.scan(0, r.see.bound, r.q.K)
+	}
+	return r.scan(r.graphed, r.see.bound, r.ef)
+}
+
+// exactBelow is the number of matching vertices that are scanned rather than
+// searched: about as many distances as a walk with this ef computes.
+func (r *request) exactBelow() int {
+	if r.see.bits == nil && !r.see.anyDead {
+		return r.ef * 4
+	}
+	return max(500, r.ef*20)
+}
+
+// enter finds where to begin on layer 0.
+func (r *request) enter() uint64 {
+	v, top, _ := r.g.graph.entryPoint()
+	return r.s.descend(r.g.graph, v, top, 0, r.graphed)
+}
+
+func (r *request) plain() error {
+	s := r.s
+	entry := r.enter()
+	s.pool.reset(r.ef)
+	s.seen.reset(int(r.graphed))
+	s.seen.add(candidateVertex(entry))
+	s.pool.insert(entry)
+	if err := s.walk(r.g.graph, 0, r.graphed, r.ctx); err != nil {
+		return err
+	}
+	s.results = append(s.results, s.pool.items...)
+	return nil
+}
+
+func (r *request) through() error {
+	s := r.s
+	entry := r.enter()
+	s.pool.reset(r.ef)
+	s.seen.reset(int(r.graphed))
+	s.seen.add(candidateVertex(entry))
+	s.frontier = append(s.frontier[:0], entry)
+	if r.see.match(candidateVertex(entry)) {
+		s.pool.insert(entry)
+	}
+	if err := s.walkThrough(r.g.graph, r.graphed, r.ctx, r.see.match); err != nil {
+		return err
+	}
+	s.results = append(s.results, s.pool.items...)
+	return nil
+}
+
+// seeds is how many matching vertices, spread over all, a walk on matching
+// vertices begins from beside the graph's own way in. They find the matches when
+// the neighbourhood of the query has none.
+const seeds = 48
+
+func (r *request) matchingOnly(covered uint32) error {
+	s := r.s
+	entry := r.enter()
+	s.pool.reset(r.ef)
+	s.seen.reset(int(r.graphed))
+	s.need(r.g.graph.m0 + 2*seeds)
+	ids := s.ids[:0]
+	if e := candidateVertex(entry); r.see.match(e) && s.seen.add(e) {
+		ids = append(ids, e)
+	}
+	for _, u := range r.g.graph.row(candidateVertex(entry), 0) {
+		if u == none {
+			break
+		}
+		if u < r.graphed && r.see.match(u) && s.seen.add(u) {
+			ids = append(ids, u)
+		}
+	}
+	step := max(1, covered/seeds)
+	for from := uint32(0); from < covered; from += step {
+		for u := from; u < min(from+step, covered); u++ {
+			if r.see.match(u) {
+				if s.seen.add(u) {
+					ids = append(ids, u)
+				}
+				break
+			}
+		}
+	}
+	s.measure.keys(ids, s.out[:cap(s.out)])
+	for i, u := range ids {
+		s.pool.insert(candidate(s.out[i], u))
+	}
+	if err := s.walkMatching(r.g.graph, r.graphed, r.ctx, r.see.match); err != nil {
+		return err
+	}
+	s.results = append(s.results, s.pool.items...)
+	return nil
+}
+
+// scan compares the query with every matching vertex of [from, to) and keeps the
+// best limit of them beside what was found before.
+func (r *request) scan(from, to uint32, limit int) error {
+	if from >= to {
+		return nil
+	}
+	s := r.s
+	const block = 256
+	s.need(block)
+	s.pool.reset(limit)
+	out := s.out[:cap(s.out)]
+	for v := from; v < to; {
+		ids := s.ids[:0]
+		for ; v < to && len(ids) < block; v++ {
+			if r.see.match(v) {
+				ids = append(ids, v)
+			}
+		}
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+		s.measure.keys(ids, out)
+		r.stats.Scanned += len(ids)
+		bound := s.pool.bound()
+		for i, u := range ids {
+			if c := candidate(out[i], u); c < bound {
+				s.pool.insert(c)
+				bound = s.pool.bound()
+			}
+		}
+	}
+	s.results = append(s.results, s.pool.items...)
+	return nil
+}
+
+// finish ranks the candidates by exact distance and appends the best.
+func (r *request) finish(dst []Result) ([]Result, Stats, error) {
+	s := r.s
+	r.stats.Visited = s.visited
+	slices.Sort(s.results)
+	n := min(len(s.results), r.q.K)
+	s.ids = s.ids[:0]
+	for _, c := range s.results[:n] {
+		s.ids = append(s.ids, candidateVertex(c))
+	}
+	s.dists = slices.Grow(s.dists[:0], n)[:n]
+	if n > 0 {
+		r.g.distances(s.query, s.ids, s.dists)
+	}
+	for i, v := range s.ids {
+		s.results[i] = candidate(orderedBits(s.dists[i]), v)
+	}
+	slices.Sort(s.results[:n])
+	for _, c := range s.results[:n] {
+		d := fromOrderedBits(candidateKey(c))
+		if r.q.HasMaxDistance && d > r.q.MaxDistance {
+			break
+		}
+		dst = append(dst, Result{Slot: r.g.slot(candidateVertex(c)), Distance: d})
+	}
+	return dst, r.stats, nil
+}
+
+// chooseEf is the size of the candidate list.
+func (x *Index) chooseEf(q *Query) int {
+	ef := q.Ef
+	switch {
+	case ef > 0:
+	case q.RecallTarget > 0 && q.RecallTarget <= 0.95:
+		ef = 32 + q.K
+	case q.RecallTarget > 0:
+		ef = 90 + q.K
+	case x.cfg.EfSearch > 0:
+		ef = x.cfg.EfSearch
+	default:
+		ef = 90 + q.K
+	}
+	return min(max(ef, q.K), maxEf)
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"context"
+	"sync/atomic"
+)
+
+// scratch is the memory of one search or one build worker, reused.
+type scratch struct {
+	measure  measure
+	pool     pool
+	seen     marks
+	ids      []uint32
+	out      []uint32
+	frontier heap
+	query    []float32
+	results  []uint64
+	dists    []float32
+	visited  int
+}
+
+// need makes room for n ids and their keys.
+func (s *scratch) need(n int) {
+	if cap(s.ids) < n {
+		s.ids = make([]uint32, 0, n+n/4+64)
+	}
+	if cap(s.out) < n {
+		s.out = make([]uint32, n+n/4+64)
+	}
+}
+
+// descend goes greedily from the entry point on layer top down to the layer
+// above stop and returns the nearest candidate found. Vertices at or above limit
+// do not exist for it.
+func (s *scratch) descend(g *graph, entry uint32, top, stop int, limit uint32) uint64 {
+	s.need(g.m0)
+	ids := append(s.ids[:0], entry)
+	out := s.out[:cap(s.out)]
+	s.measure.keys(ids, out)
+	best := candidate(out[0], entry)
+	for layer := top; layer > stop; layer-- {
+		for {
+			from := best
+			ids = ids[:0]
+			for _, u := range g.row(candidateVertex(best), layer) {
+				if u == none {
+					break
+				}
+				if u < limit {
+					ids = append(ids, u)
+				}
+			}
+			s.measure.keys(ids, out)
+			s.visited += len(ids)
+			for i, u := range ids {
+				best = min(best, candidate(out[i], u))
+			}
+			if best == from {
+				break
+			}
+		}
+	}
+	return best
+}
+
+// walk expands candidates of the pool until all in it are expanded. The pool
+// holds the way in, and what is in it is marked as seen.
+func (s *scratch) walk(g *graph, layer int, limit uint32, ctx context.Context) error {
+	s.need(g.m0)
+	out := s.out[:cap(s.out)]
+	for steps := 1; ; steps++ {
+		c, ok := s.pool.pop()
+		if !ok {
+			return nil
+		}
+		if ctx != nil && steps%64 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		ids := s.ids[:0]
+		row := g.row(candidateVertex(c), layer)
+		for i := range row {
+			u := atomic.LoadUint32(&row[i])
+			if u == none {
+				break
+			}
+			if u < limit && s.seen.add(u) {
+				ids = append(ids, u)
+			}
+		}
+		s.measure.keys(ids, out)
+		s.visited += len(ids)
+		bound := s.pool.bound()
+		for i, u := range ids {
+			if n := candidate(out[i], u); n < bound {
+				s.pool.insert(n)
+				bound = s.pool.bound()
+			}
+		}
+	}
+}
+
+// walkThrough is walk for a predicate that most vertices pass: others lead on
+// but are no results. The pool collects results; the way in is in the frontier.
+func (s *scratch) walkThrough(g *graph, limit uint32, ctx context.Context, match func(uint32) bool) error {
+	s.need(g.m0)
+	out := s.out[:cap(s.out)]
+	for steps := 1; len(s.frontier) > 0; steps++ {
+		c := s.frontier.pop()
+		if c > s.pool.bound() {
+			return nil
+		}
+		if steps%64 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		ids := s.ids[:0]
+		row := g.row(candidateVertex(c), 0)
+		for i := range row {
+			u := atomic.LoadUint32(&row[i])
+			if u == none {
+				break
+			}
+			if u < limit && s.seen.add(u) {
+				ids = append(ids, u)
+			}
+		}
+		s.measure.keys(ids, out)
+		s.visited += len(ids)
+		for i, u := range ids {
+			n := candidate(out[i], u)
+			if n >= s.pool.bound() {
+				continue
+			}
+			s.frontier.push(n)
+			if match(u) {
+				s.pool.insert(n)
+			}
+		}
+	}
+	return nil
+}
+
+// walkMatching is walk on the matching vertices alone: where a neighbour does
+// not match, its own neighbours stand in for it (ACORN, doi 10.1145/3654923). The
+// pool holds matching vertices to begin with, marked as seen.
+func (s *scratch) walkMatching(g *graph, limit uint32, ctx context.Context, match func(uint32) bool) error {
+	s.need(g.m0 * (g.m0 + 2))
+	out := s.out[:cap(s.out)]
+	for steps := 1; ; steps++ {
+		c, ok := s.pool.pop()
+		if !ok {
+			return nil
+		}
+		if steps%64 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		ids := s.ids[:0]
+		row := g.row(candidateVertex(c), 0)
+		for i := range row {
+			u := atomic.LoadUint32(&row[i])
+			if u == none {
+				break
+			}
+			if u >= limit || !s.seen.add(u) {
+				continue
+			}
+			if match(u) {
+				ids = append(ids, u)
+				continue
+			}
+			second := g.row(u, 0)
+			for j := range second {
+				w := atomic.LoadUint32(&second[j])
+				if w == none {
+					break
+				}
+				if w < limit && match(w) && s.seen.add(w) {
+					ids = append(ids, w)
+				}
+			}
+		}
+		s.measure.keys(ids, out)
+		s.visited += len(ids)
+		bound := s.pool.bound()
+		for i, u := range ids {
+			if n := candidate(out[i], u); n < bound {
+				s.pool.insert(n)
+				bound = s.pool.bound()
+			}
+		}
+	}
+}
