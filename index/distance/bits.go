@@ -4,13 +4,17 @@ package distance
 
 import "fmt"
 
+// maxWords bounds a row of bits: NEON counts pairs of words in 16 bits.
+const maxWords = 1 << 12
+
 // Hamming is
 //
 //	for i := range a { sum += bits.OnesCount64(a[i] ^ b[i]) }
 //
-// for equal lengths.
+// for equal lengths of at most 4096 words.
 func Hamming(a, b []uint64) int32 {
 	checkLen(len(a), len(b))
+	checkWords(len(a))
 	var out [1]int32
 	hammingRows(a, b, 0, first[:], out[:])
 	return out[0]
@@ -22,6 +26,7 @@ func Hamming(a, b []uint64) int32 {
 //
 // Lengths and stride count words of 64 bits.
 func HammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
+	checkWords(len(query))
 	if checkRows(len(query), len(base), stride, ids, len(out)) {
 		hammingRows(query, base, stride, ids, out)
 	}
@@ -43,7 +48,14 @@ func DotBits4Rows(query, base []uint64, stride int, ids []uint32, out []int32) {
 	if len(query)%planes != 0 {
 		panic(fmt.Sprintf("distance: query of %d words is not %d planes", len(query), planes))
 	}
+	checkWords(len(query) / planes)
 	if checkRows(len(query)/planes, len(base), stride, ids, len(out)) {
 		dotBits4Rows(query, base, stride, ids, out)
+	}
+}
+
+func checkWords(n int) {
+	if n > maxWords {
+		panic(fmt.Sprintf("distance: %d words of bits, at most %d", n, maxWords))
 	}
 }

@@ -4,32 +4,120 @@
 
 package distance
 
-func variant() string { return "generic" }
+import "golang.org/x/sys/cpu"
+
+// The sets of instructions in use; set once here, and by tests.
+var (
+	useNEON = true // every arm64 CPU that Go runs on has it
+	// useDotprod: SDOT and UDOT, optional before ARMv8.4. Where the system does
+	// not tell (macOS, Windows), x/sys/cpu says no and multiplies widen instead.
+	useDotprod = cpu.ARM64.HasASIMDDP
+)
+
+func variant() string {
+	switch {
+	case useNEON && useDotprod:
+		return "neon+dotprod"
+	case useNEON:
+		return "neon"
+	default:
+		return "generic"
+	}
+}
 
 func l2SquaredRows(query, base []float32, stride int, ids []uint32, out []float32) {
-	l2SquaredRowsGeneric(query, base, stride, ids, out)
+	switch {
+	case useNEON:
+		l2SquaredRowsNEON(query, base, stride, ids, out)
+	default:
+		l2SquaredRowsGeneric(query, base, stride, ids, out)
+	}
 }
 
 func innerProductRows(query, base []float32, stride int, ids []uint32, out []float32) {
-	innerProductRowsGeneric(query, base, stride, ids, out)
+	switch {
+	case useNEON:
+		innerProductRowsNEON(query, base, stride, ids, out)
+	default:
+		innerProductRowsGeneric(query, base, stride, ids, out)
+	}
 }
 
 func l2U8Rows(query, base []byte, stride int, ids []uint32, out []int32) {
-	l2U8RowsGeneric(query, base, stride, ids, out)
+	switch {
+	case useNEON && useDotprod:
+		l2U8RowsDotprod(query, base, stride, ids, out)
+	case useNEON:
+		l2U8RowsNEON(query, base, stride, ids, out)
+	default:
+		l2U8RowsGeneric(query, base, stride, ids, out)
+	}
 }
 
 func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int32) {
-	dotU8S8RowsGeneric(query, base, stride, ids, out)
+	switch {
+	case useNEON && useDotprod:
+		dotU8S8RowsDotprod(query, base, stride, ids, out)
+	case useNEON:
+		dotU8S8RowsNEON(query, base, stride, ids, out)
+	default:
+		dotU8S8RowsGeneric(query, base, stride, ids, out)
+	}
 }
 
 func hammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
-	hammingRowsGeneric(query, base, stride, ids, out)
+	switch {
+	case useNEON:
+		hammingRowsNEON(query, base, stride, ids, out)
+	default:
+		hammingRowsGeneric(query, base, stride, ids, out)
+	}
 }
 
 func dotBits4Rows(query, base []uint64, stride int, ids []uint32, out []int32) {
-	dotBits4RowsGeneric(query, base, stride, ids, out)
+	switch {
+	case useNEON:
+		dotBits4RowsNEON(query, base, stride, ids, out)
+	default:
+		dotBits4RowsGeneric(query, base, stride, ids, out)
+	}
 }
 
 func fastScan(lut, block []byte, sums *[FastScanLanes]uint32) {
-	fastScanGeneric(lut, block, sums)
+	switch {
+	case useNEON:
+		fastScanNEON(lut, block, sums)
+	default:
+		fastScanGeneric(lut, block, sums)
+	}
 }
+
+// The kernels below are the Generic ones of the same name; len(ids) > 0, and
+// the callers have checked that every row lies inside base.
+
+//go:noescape
+func l2SquaredRowsNEON(query, base []float32, stride int, ids []uint32, out []float32)
+
+//go:noescape
+func innerProductRowsNEON(query, base []float32, stride int, ids []uint32, out []float32)
+
+//go:noescape
+func l2U8RowsNEON(query, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func l2U8RowsDotprod(query, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func dotU8S8RowsNEON(query []int8, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func dotU8S8RowsDotprod(query []int8, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func hammingRowsNEON(query, base []uint64, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func dotBits4RowsNEON(query, base []uint64, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func fastScanNEON(lut, block []byte, sums *[FastScanLanes]uint32)

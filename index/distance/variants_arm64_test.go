@@ -5,5 +5,13 @@
 package distance
 
 func variants() []kernelVariant {
-	return []kernelVariant{{"generic", true, func() {}, func() {}}}
+	dotprod := useDotprod
+	set := func(neon, dot bool) func() {
+		return func() { useNEON, useDotprod = neon, dot }
+	}
+	return []kernelVariant{
+		{"generic", true, set(false, dotprod), set(true, dotprod)},
+		{"neon", true, set(true, false), set(true, dotprod)},
+		{"neon+dotprod", dotprod, set(true, true), set(true, dotprod)},
+	}
 }
