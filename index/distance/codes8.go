@@ -2,7 +2,10 @@
 
 package distance
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 // maxCodes bounds the 8-bit codes of a vector so that sums stay in int32:
 // 255*255*maxCodes < 1<<31.
@@ -62,19 +65,61 @@ func L2U8Rows(query, base []byte, stride int, ids []uint32, out []int32) {
 //
 //	for i, id := range ids { out[i] = DotU8S8(base[id*stride:][:len(query)], query) }
 //
-// with the lengths and the padding of L2U8Rows (zeros on either side do).
+// with the lengths of L2U8Rows. The query must be padded with zeros; what a row
+// has there does not matter.
 //
 // Other distances on codes come from it by terms that do not depend on the pair.
 // Signed codes c stored as u = c+128: the dot of signed codes is
 // DotU8S8(u, q) - 128*sum(q). Unsigned query codes q passed as int8(q-128): the
-// dot of unsigned codes is DotU8S8(u, q-128) + 128*sum(u), and the squared L2 is
-// sum(q*q) + (sum(u*u) - 256*sum(u)) - 2*DotU8S8(u, q-128), where the bracket is
-// one number per row; that is half the work of L2U8Rows when codes are in cache.
+// dot of unsigned codes is DotU8S8(u, q-128) + 128*sum(u), and squared L2 is what
+// L2U8TermRows makes of it.
 func DotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int32) {
 	checkCodeRow(len(query))
 	if checkRows(len(query), len(base), stride, ids, len(out)) {
 		dotU8S8Rows(query, base, stride, ids, out)
 	}
+}
+
+// L2U8TermRows gives the results of L2U8Rows at the cost of DotU8S8Rows, which
+// is half of it for rows in cache and three quarters for rows in memory, for
+// rows that carry L2Term of their codes as four little-endian bytes at
+// base[id*stride+termAt:]. query and queryTerm are what L2Query made of the
+// query's codes.
+//
+// The term may lie in the padding, codes <= termAt <= stride-4, since the query
+// is zero there; it costs no cache line of its own then.
+func L2U8TermRows(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32) {
+	if uint(termAt) > uint(stride-4) {
+		panic(fmt.Sprintf("distance: term at %d of a row of %d bytes", termAt, stride))
+	}
+	DotU8S8Rows(query, base, stride, ids, out)
+	for i, id := range ids {
+		term := binary.LittleEndian.Uint32(base[int(id)*stride+termAt:])
+		out[i] = queryTerm + int32(term) - 2*out[i]
+	}
+}
+
+// L2Term is sum(u*u) - 256*sum(u) over the codes of a row.
+func L2Term(codes []byte) int32 {
+	checkCodes(len(codes))
+	var sum int32
+	for _, u := range codes {
+		sum += int32(u) * (int32(u) - 256)
+	}
+	return sum
+}
+
+// L2Query writes q-128 for each code q to dst, zeros behind them, and returns
+// sum(q*q).
+func L2Query(dst []int8, codes []byte) int32 {
+	checkCodes(len(codes))
+	var sum int32
+	for i, q := range codes {
+		dst[i] = int8(q ^ 0x80)
+		sum += int32(q) * int32(q)
+	}
+	clear(dst[len(codes):])
+	return sum
 }
 
 func checkCodes(n int) {

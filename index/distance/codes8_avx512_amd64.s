@@ -5,8 +5,11 @@
 #include "textflag.h"
 
 // Registers of the kernels on codes. Four rows are worked on at a time, so that
-// a block of the query is loaded once and four chains of sums overlap; the
-// four rows after them are prefetched meanwhile.
+// a block of the query is loaded once and four chains of sums overlap, while
+// rows further on are prefetched: four ahead for the dot product, which is so
+// short that the CPU itself runs far ahead; eight ahead for L2, which has too
+// many instructions for that, and whose first eight rows are asked for before
+// anything else.
 #define QUERY SI
 #define OFF   AX
 #define END   BX // byte length of the query
@@ -62,43 +65,77 @@
 	VPSHUFD $0x01, X0, X1    \
 	VPADDD  X1, X0, X0
 
-// L2(row, sum): d = query[i] - row[i]; sum += d * d, 64 codes; query in Z16.
-// |d| is the larger of the two saturated differences; it is widened to 16 bits
-// since its square does not fit VPDPBUSD, whose second factor is signed.
-#define L2(row, r, d, sum) \
+// L2(row, r, d, sum, sum2): x = query[i] - row[i]; sum, sum2 += x * x, 64 codes;
+// query in Z16.
+// |x| is the larger of the two saturated differences; it is widened to 16 bits
+// since VPDPBUSD takes its second factor for signed.
+#define L2(row, r, d, sum, sum2) \
 	VMOVDQU8  (row)(OFF*1), r \
 	VPSUBUSB  r, Z16, d       \
 	VPSUBUSB  Z16, r, r       \
-	VPORQ     r, d, d         \ // |d|
+	VPORQ     r, d, d         \ // |x|
 	VPUNPCKLBW Z31, d, r      \
 	VPUNPCKHBW Z31, d, d      \
 	VPDPWSSD  r, r, sum       \
-	VPDPWSSD  d, d, sum
+	VPDPWSSD  d, d, sum2
 
 // func l2U8RowsAVX512(query, base []byte, stride int, ids []uint32, out []int32)
 TEXT ·l2U8RowsAVX512(SB), NOSPLIT, $0-104
 	LOAD_ARGS
 	VPXORQ Z31, Z31, Z31
-	SUBQ   $4, LEFT
-	JLT    ones
-	ROW_AT(0, NEXT0)
-	ROW_AT(1, NEXT1)
-	ROW_AT(2, NEXT2)
-	ROW_AT(3, NEXT3)
+
+	// for id in ids[:min(8, len(ids))] { prefetch the row }
+	MOVQ    $8, CX
+	CMPQ    LEFT, CX
+	CMOVQLT LEFT, CX
+	MOVQ    IDS, DX
+
+ahead:
+	MOVL  (DX), ROW0
+	IMULQ stride+48(FP), ROW0
+	ADDQ  base_base+24(FP), ROW0
+	XORQ  OFF, OFF
+
+line:
+	PREFETCHT0 (ROW0)(OFF*1)
+	ADDQ $64, OFF
+	CMPQ OFF, END
+	JNE  line
+	ADDQ $4, DX
+	DECQ CX
+	JNZ  ahead
+	SUBQ $4, LEFT
+	JLT  ones
 
 fours: // LEFT is the number of rows behind these four
-	MOVQ NEXT0, ROW0
-	MOVQ NEXT1, ROW1
-	MOVQ NEXT2, ROW2
-	MOVQ NEXT3, ROW3
-	CMPQ LEFT, $4
+	ROW_AT(0, ROW0)
+	ROW_AT(1, ROW1)
+	ROW_AT(2, ROW2)
+	ROW_AT(3, ROW3)
+	MOVQ ROW0, NEXT0
+	MOVQ ROW1, NEXT1
+	MOVQ ROW2, NEXT2
+	MOVQ ROW3, NEXT3
+	CMPQ LEFT, $8
 	JLT  few
-	ROW_AT(4, NEXT0)
-	ROW_AT(5, NEXT1)
-	ROW_AT(6, NEXT2)
-	ROW_AT(7, NEXT3)
+	ROW_AT(8, NEXT0)
+	ROW_AT(9, NEXT1)
+	ROW_AT(10, NEXT2)
+	ROW_AT(11, NEXT3)
+	JMP  sums
 
-few:
+few: // the NEXTs there are; the others cost nothing
+	CMPQ LEFT, $4
+	JLE  sums
+	ROW_AT(8, NEXT0)
+	CMPQ LEFT, $5
+	JEQ  sums
+	ROW_AT(9, NEXT1)
+	CMPQ LEFT, $6
+	JEQ  sums
+	ROW_AT(10, NEXT2)
+
+sums:
 	VPXORQ Z0, Z0, Z0
 	VPXORQ Z1, Z1, Z1
 	VPXORQ Z2, Z2, Z2
@@ -107,10 +144,10 @@ few:
 
 block4:
 	VMOVDQU8   (QUERY)(OFF*1), Z16
-	L2(ROW0, Z17, Z18, Z0)
-	L2(ROW1, Z19, Z20, Z1)
-	L2(ROW2, Z21, Z22, Z2)
-	L2(ROW3, Z23, Z24, Z3)
+	L2(ROW0, Z17, Z18, Z0, Z0)
+	L2(ROW1, Z19, Z20, Z1, Z1)
+	L2(ROW2, Z21, Z22, Z2, Z2)
+	L2(ROW3, Z23, Z24, Z3, Z3)
 	PREFETCHT0 (NEXT0)(OFF*1)
 	PREFETCHT0 (NEXT1)(OFF*1)
 	PREFETCHT0 (NEXT2)(OFF*1)
@@ -132,14 +169,16 @@ ones:
 one:
 	ROW_AT(0, ROW0)
 	VPXORQ Z0, Z0, Z0
+	VPXORQ Z1, Z1, Z1
 	XORQ   OFF, OFF
 
 block1:
 	VMOVDQU8   (QUERY)(OFF*1), Z16
-	L2(ROW0, Z17, Z18, Z0)
+	L2(ROW0, Z17, Z18, Z0, Z1)
 	ADDQ $64, OFF
 	CMPQ OFF, END
 	JNE  block1
+	VPADDD Z1, Z0, Z0
 	REDUCE1
 	VMOVD X0, (OUT)
 	ADDQ $4, OUT
@@ -172,8 +211,20 @@ fours: // LEFT is the number of rows behind these four
 	ROW_AT(5, NEXT1)
 	ROW_AT(6, NEXT2)
 	ROW_AT(7, NEXT3)
+	JMP  sums
 
-few:
+few: // the NEXTs there are; the others stay where they were and cost nothing
+	TESTQ LEFT, LEFT
+	JZ    sums
+	ROW_AT(4, NEXT0)
+	CMPQ  LEFT, $1
+	JEQ   sums
+	ROW_AT(5, NEXT1)
+	CMPQ  LEFT, $2
+	JEQ   sums
+	ROW_AT(6, NEXT2)
+
+sums:
 	VPXORQ Z0, Z0, Z0
 	VPXORQ Z1, Z1, Z1
 	VPXORQ Z2, Z2, Z2

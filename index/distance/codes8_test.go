@@ -3,6 +3,7 @@
 package distance
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"testing"
 	"unsafe"
@@ -116,14 +117,11 @@ func TestDotU8S8GivesTheOtherDistancesOnCodes(t *testing.T) {
 	const n = 200
 	q, u := make([]byte, n), make([]byte, n)
 	shifted, signed := make([]int8, n), make([]int8, n)
-	var sumQ, sumQQ, sumU, sumUU, dot, dotSigned, sumSigned int32
+	var sumU, dot, dotSigned, sumSigned int32
 	for i := range q {
 		q[i], u[i] = byte(r.Uint32()), byte(r.Uint32())
 		shifted[i], signed[i] = int8(int(q[i])-128), int8(r.Uint32())
-		sumQ += int32(q[i])
-		sumQQ += int32(q[i]) * int32(q[i])
 		sumU += int32(u[i])
-		sumUU += int32(u[i]) * int32(u[i])
 		dot += int32(q[i]) * int32(u[i])
 		dotSigned += int32(signed[i]) * (int32(u[i]) - 128)
 		sumSigned += int32(signed[i])
@@ -131,10 +129,50 @@ func TestDotU8S8GivesTheOtherDistancesOnCodes(t *testing.T) {
 	if got := DotU8S8(u, shifted) + 128*sumU; got != dot {
 		t.Errorf("unsigned dot %d, want %d", got, dot)
 	}
-	if got := sumQQ + (sumUU - 256*sumU) - 2*DotU8S8(u, shifted); got != L2U8(q, u) {
-		t.Errorf("L2 %d, want %d", got, L2U8(q, u))
-	}
 	if got := DotU8S8(u, signed) - 128*sumSigned; got != dotSigned {
 		t.Errorf("signed dot %d, want %d", got, dotSigned)
 	}
+}
+
+// Goal: L2 by terms kept in the rows is L2, with the term right behind the codes,
+// at the end of the padding or in a block of its own.
+func TestL2U8TermRowsIsL2(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		r := random(t)
+		for _, dims := range []int{1, 60, 63, 64, 100, 128, 784, 4096, maxCodes} {
+			padded := (dims + 63) &^ 63
+			for _, termAt := range []int{dims, padded - 4, padded} {
+				if termAt < dims {
+					continue
+				}
+				const rows = 9
+				stride := padded + 64
+				base := make([]byte, rows*stride)
+				q := make([]byte, dims)
+				for i := range q {
+					q[i] = codeFillings[1].next(r)
+				}
+				ids := make([]uint32, rows)
+				for id := range ids {
+					ids[id] = uint32(id)
+					row := base[id*stride:][:dims]
+					for i := range row {
+						row[i] = codeFillings[id%len(codeFillings)].next(r)
+					}
+					binary.LittleEndian.PutUint32(base[id*stride+termAt:], uint32(L2Term(row)))
+				}
+				query, out := make([]int8, padded), make([]int32, rows)
+				for i := range query {
+					query[i] = 99
+				}
+				queryTerm := L2Query(query, q)
+				L2U8TermRows(query, queryTerm, base, stride, termAt, ids, out)
+				for id, got := range out {
+					if want := l2U8Generic(q, base[id*stride:][:dims]); got != want {
+						t.Fatalf("%d codes, term at %d, row %d: %d, want %d", dims, termAt, id, got, want)
+					}
+				}
+			}
+		}
+	})
 }
