@@ -843,7 +843,7 @@ func RegisterCollectionServiceHandlerServer(ctx context.Context, mux *runtime.Se
 		var stream runtime.ServerTransportStream
 		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/akidb.collection.v1.CollectionService/Get", runtime.WithHTTPPathPattern("/api/v1/collections/{collection_id}/docs/{doc_id}"))
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/akidb.collection.v1.CollectionService/Get", runtime.WithHTTPPathPattern("/api/v1/collections/{collection_id}/docs/{doc_id=**}"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -863,7 +863,7 @@ func RegisterCollectionServiceHandlerServer(ctx context.Context, mux *runtime.Se
 		var stream runtime.ServerTransportStream
 		ctx = grpc.NewContextWithServerTransportStream(ctx, &stream)
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/akidb.collection.v1.CollectionService/Delete", runtime.WithHTTPPathPattern("/api/v1/collections/{collection_id}/docs/{doc_id}"))
+		annotatedContext, err := runtime.AnnotateIncomingContext(ctx, mux, req, "/akidb.collection.v1.CollectionService/Delete", runtime.WithHTTPPathPattern("/api/v1/collections/{collection_id}/docs/{doc_id=**}"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -1205,7 +1205,7 @@ func RegisterCollectionServiceHandlerClient(ctx context.Context, mux *runtime.Se
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/akidb.collection.v1.CollectionService/Get", runtime.WithHTTPPathPattern("/api/v1/collections/{collection_id}/docs/{doc_id}"))
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/akidb.collection.v1.CollectionService/Get", runtime.WithHTTPPathPattern("/api/v1/collections/{collection_id}/docs/{doc_id=**}"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -1222,7 +1222,7 @@ func RegisterCollectionServiceHandlerClient(ctx context.Context, mux *runtime.Se
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
 		inboundMarshaler, outboundMarshaler := runtime.MarshalerForRequest(mux, req)
-		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/akidb.collection.v1.CollectionService/Delete", runtime.WithHTTPPathPattern("/api/v1/collections/{collection_id}/docs/{doc_id}"))
+		annotatedContext, err := runtime.AnnotateContext(ctx, mux, req, "/akidb.collection.v1.CollectionService/Delete", runtime.WithHTTPPathPattern("/api/v1/collections/{collection_id}/docs/{doc_id=**}"))
 		if err != nil {
 			runtime.HTTPError(ctx, mux, outboundMarshaler, w, req, err)
 			return
@@ -1377,8 +1377,8 @@ func RegisterCollectionServiceHandlerClient(ctx context.Context, mux *runtime.Se
 var (
 	pattern_CollectionService_Query_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3, 2, 4}, []string{"api", "v1", "collections", "collection_id", "query"}, ""))
 	pattern_CollectionService_Insert_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3, 2, 4}, []string{"api", "v1", "collections", "collection_id", "insert"}, ""))
-	pattern_CollectionService_Get_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3, 2, 4, 1, 0, 4, 1, 5, 5}, []string{"api", "v1", "collections", "collection_id", "docs", "doc_id"}, ""))
-	pattern_CollectionService_Delete_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3, 2, 4, 1, 0, 4, 1, 5, 5}, []string{"api", "v1", "collections", "collection_id", "docs", "doc_id"}, ""))
+	pattern_CollectionService_Get_0          = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3, 2, 4, 3, 0, 4, 1, 5, 5}, []string{"api", "v1", "collections", "collection_id", "docs", "doc_id"}, ""))
+	pattern_CollectionService_Delete_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3, 2, 4, 3, 0, 4, 1, 5, 5}, []string{"api", "v1", "collections", "collection_id", "docs", "doc_id"}, ""))
 	pattern_CollectionService_Upsert_0       = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3, 2, 4}, []string{"api", "v1", "collections", "collection_id", "upsert"}, ""))
 	pattern_CollectionService_PatchPayload_0 = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3, 2, 4}, []string{"api", "v1", "collections", "collection_id", "patch"}, ""))
 	pattern_CollectionService_Batch_0        = runtime.MustPattern(runtime.NewPattern(1, []int{2, 0, 2, 1, 2, 2, 1, 0, 4, 1, 5, 3, 2, 4}, []string{"api", "v1", "collections", "collection_id", "batch"}, ""))

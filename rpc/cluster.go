@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rpc
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/akidb/akidb/node"
+	"github.com/akidb/akidb/raftfsm"
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
+)
+
+// cluster answers the operations API.
+type cluster struct {
+	clusterv1.UnimplementedClusterServiceServer
+	s       *service
+	version string
+}
+
+// maxNodeIDBytes bounds ids and addresses of members in requests.
+const maxNodeIDBytes = 256
+
+func checkNodeField(field, v string, needed bool) error {
+	switch {
+	case v == "" && needed:
+		return invalid(field, "must not be empty")
+	case len(v) > maxNodeIDBytes:
+		return invalidf(field, "longer than %d bytes", maxNodeIDBytes)
+	}
+	return nil
+}
+
+// Status implements clusterv1.ClusterServiceServer. It needs no leader; hashes
+// are left out if this replica's state cannot be read.
+func (c *cluster) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
+	st := c.s.node.Status()
+	out := &clusterv1.StatusResponse{
+		NodeId: st.NodeID, ClusterId: st.ClusterID, Version: c.version, State: st.State, Voter: st.Voter,
+		Term: st.Term, LeaderId: st.LeaderID, CommitIndex: st.CommitIndex, AppliedIndex: st.AppliedIndex,
+		LastLogIndex: st.LastLogIndex, FirstLogIndex: st.FirstLogIndex, SnapshotIndex: st.SnapshotIndex,
+		Ready: st.Ready, NotReadyReason: st.NotReadyReason, UptimeSeconds: uint64(st.Uptime.Seconds()),
+		ClusterVersion: st.ClusterVersion, MaxClusterVersion: st.MaxClusterVersion,
+	}
+	for _, m := range c.s.node.Members() {
+		if m.NodeID == st.NodeID {
+			out.Zone = m.Zone
+		}
+	}
+	v, err := c.s.node.Read(ctx, node.ReadOptions{Consistency: node.Eventual})
+	if err != nil {
+		return out, nil
+	}
+	defer v.Close()
+	hash := v.StateHash()
+	out.AppliedIndex = v.Applied() // the hash is of this index
+	out.StateHash = hex.EncodeToString(hash[:])
+	out.GraphHash, out.Graphs, out.GraphIdle = graphsOf(v)
+	out.Alarms = alarmsOf(v)
+	return out, nil
+}
+
+// graphsOf describes the graphs of a view, with one hash over all of them.
+func graphsOf(v *raftfsm.View) (hash string, graphs []*clusterv1.CollectionGraph, idle bool) {
+	sum, idle := sha256.New(), true
+	for _, col := range v.Collections() {
+		rec, st := col.Record(), col.IndexStatus()
+		idle = idle && st.Idle
+		graphs = append(graphs, &clusterv1.CollectionGraph{
+			CollectionId: rec.GetCollectionId(), Name: rec.GetName(), GraphHash: st.GraphHash,
+			Graphed: uint64(st.Graphed), Total: uint64(st.Total),
+		})
+		fmt.Fprintf(sum, "%s %s\n", rec.GetCollectionId(), st.GraphHash)
+	}
+	return hex.EncodeToString(sum.Sum(nil)[:16]), graphs, idle
+}
+
+func alarmsOf(v *raftfsm.View) []*clusterv1.Alarm {
+	var out []*clusterv1.Alarm
+	for _, a := range v.Alarms() {
+		out = append(out, &clusterv1.Alarm{
+			Kind: a.Kind, NodeId: a.NodeID, Message: a.Message,
+			RaisedIndex: a.RaisedIndex, RaisedAt: timeText(a.RaisedAtMs),
+		})
+	}
+	return out
+}
+
+// Members implements clusterv1.ClusterServiceServer.
+func (c *cluster) Members(context.Context, *clusterv1.MembersRequest) (*clusterv1.MembersResponse, error) {
+	out := &clusterv1.MembersResponse{ServedBy: c.s.node.ID()}
+	for _, m := range c.s.node.Members() {
+		out.Members = append(out.Members, &clusterv1.Member{
+			NodeId: m.NodeID, RaftAddr: m.RaftAddr, GrpcAddr: m.GRPCAddr, RestAddr: m.RESTAddr,
+			Voter: m.Voter, Leader: m.Leader, Health: m.Health, AppliedIndex: m.AppliedIndex,
+			LastContactMs: uint64(max(0, m.LastContact.Milliseconds())), Version: m.Version, Zone: m.Zone,
+		})
+	}
+	return out, nil
+}
+
+// Leader implements clusterv1.ClusterServiceServer.
+func (c *cluster) Leader(context.Context, *clusterv1.LeaderRequest) (*clusterv1.LeaderResponse, error) {
+	m, err := c.s.node.Leader()
+	if err != nil {
+		return nil, err
+	}
+	return &clusterv1.LeaderResponse{
+		NodeId: m.NodeID, GrpcAddr: m.GRPCAddr, RestAddr: m.RESTAddr, Term: c.s.node.Status().Term,
+	}, nil
+}
+
+// AddMember implements clusterv1.ClusterServiceServer.
+func (c *cluster) AddMember(ctx context.Context, r *clusterv1.AddMemberRequest) (*clusterv1.AddMemberResponse, error) {
+	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
+		return nil, err
+	}
+	if err := checkNodeField("raft_addr", r.GetRaftAddr(), true); err != nil {
+		return nil, err
+	}
+	return &clusterv1.AddMemberResponse{}, c.s.node.AddMember(ctx, r.GetNodeId(), r.GetRaftAddr(), r.GetVoter())
+}
+
+// RemoveMember implements clusterv1.ClusterServiceServer.
+func (c *cluster) RemoveMember(ctx context.Context, r *clusterv1.RemoveMemberRequest) (*clusterv1.RemoveMemberResponse, error) {
+	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
+		return nil, err
+	}
+	return &clusterv1.RemoveMemberResponse{}, c.s.node.RemoveMember(ctx, r.GetNodeId())
+}
+
+// PromoteMember implements clusterv1.ClusterServiceServer.
+func (c *cluster) PromoteMember(ctx context.Context, r *clusterv1.PromoteMemberRequest) (*clusterv1.PromoteMemberResponse, error) {
+	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
+		return nil, err
+	}
+	return &clusterv1.PromoteMemberResponse{}, c.s.node.PromoteMember(ctx, r.GetNodeId())
+}
+
+// TransferLeader implements clusterv1.ClusterServiceServer. It answers with the
+// leader as known here afterwards, which may be none yet.
+func (c *cluster) TransferLeader(ctx context.Context, r *clusterv1.TransferLeaderRequest) (*clusterv1.TransferLeaderResponse, error) {
+	if err := checkNodeField("node_id", r.GetNodeId(), false); err != nil {
+		return nil, err
+	}
+	if err := c.s.node.TransferLeader(ctx, r.GetNodeId()); err != nil {
+		return nil, err
+	}
+	out := &clusterv1.TransferLeaderResponse{}
+	if m, err := c.s.node.Leader(); err == nil {
+		out.LeaderId = m.NodeID
+	}
+	return out, nil
+}
+
+// Verify implements clusterv1.ClusterServiceServer.
+func (c *cluster) Verify(ctx context.Context, _ *clusterv1.VerifyRequest) (*clusterv1.VerifyResponse, error) {
+	hashes, err := c.s.node.Verify(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := &clusterv1.VerifyResponse{Equal: true}
+	var first *node.MemberHash
+	for i := range hashes {
+		h := &hashes[i]
+		out.Members = append(out.Members, &clusterv1.MemberHash{
+			NodeId: h.NodeID, AppliedIndex: h.AppliedIndex, StateHash: h.StateHash, GraphHash: h.GraphHash, Error: h.Err,
+		})
+		switch {
+		case h.Err != "": // says nothing about its state
+		case first == nil:
+			first, out.AppliedIndex = h, h.AppliedIndex
+		case h.StateHash != first.StateHash || h.GraphHash != first.GraphHash || h.AppliedIndex != first.AppliedIndex:
+			out.Equal = false
+		}
+	}
+	out.Equal = out.Equal && first != nil
+	return out, nil
+}
+
+// Snapshot implements clusterv1.ClusterServiceServer.
+func (c *cluster) Snapshot(ctx context.Context, _ *clusterv1.SnapshotRequest) (*clusterv1.SnapshotResponse, error) {
+	logIndex, term, err := c.s.node.Snapshot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &clusterv1.SnapshotResponse{Index: logIndex, Term: term}, nil
+}
+
+// ListAlarms implements clusterv1.ClusterServiceServer.
+func (c *cluster) ListAlarms(ctx context.Context, _ *clusterv1.ListAlarmsRequest) (*clusterv1.ListAlarmsResponse, error) {
+	v, err := c.s.node.Read(ctx, node.ReadOptions{Consistency: node.Linearizable})
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	return &clusterv1.ListAlarmsResponse{Alarms: alarmsOf(v)}, nil
+}
+
+// ClearAlarm implements clusterv1.ClusterServiceServer.
+func (c *cluster) ClearAlarm(ctx context.Context, r *clusterv1.ClearAlarmRequest) (*clusterv1.ClearAlarmResponse, error) {
+	if err := checkNodeField("kind", r.GetKind(), true); err != nil {
+		return nil, err
+	}
+	if err := checkNodeField("node_id", r.GetNodeId(), false); err != nil {
+		return nil, err
+	}
+	_, err := c.s.propose(ctx, &fsmv1.Command{Op: &fsmv1.Command_SetAlarm{SetAlarm: &fsmv1.SetAlarm{
+		Kind: r.GetKind(), NodeId: r.GetNodeId(), Clear: true,
+	}}})
+	return &clusterv1.ClearAlarmResponse{}, err
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strconv"
+
+	"google.golang.org/grpc"
+
+	"github.com/akidb/akidb/raftfsm"
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
+)
+
+// IngestBatch implements collectionv1.CollectionServiceServer.
+//
+// One goroutine receives and cuts batches, another commits them in order; at
+// most three batches are in memory. A batch ends at a fixed function of the
+// stream and batch n is committed under "<request id>/<n>", so that a stream
+// sent again commits what is missing and nothing twice.
+func (s *service) IngestBatch(stream grpc.ClientStreamingServer[collectionv1.InsertRequest, collectionv1.IngestResponse]) error {
+	watch := startWatch()
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	first, err := stream.Recv()
+	if errors.Is(err, io.EOF) {
+		return invalid("", "the stream holds no document")
+	}
+	if err != nil {
+		return err
+	}
+	in := &ingest{s: s, ref: first.GetCollectionId(), requestID: first.GetRequestId()}
+	if err := checkRef(in.ref); err != nil {
+		return err
+	}
+	if err := checkRequestID("request_id", in.requestID); err != nil {
+		return err
+	}
+	batches := make(chan *ingestBatch, 1)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for b := range batches {
+			if in.err == nil {
+				in.err = in.commit(ctx, b)
+			}
+			if in.err != nil {
+				cancel() // the receiver stops; batches behind this one are dropped
+			}
+		}
+	}()
+	received := in.receive(ctx, stream, first, batches)
+	close(batches)
+	<-done
+	switch {
+	case in.err != nil:
+		return noteCount(in.err, "acknowledged", in.ingested)
+	case received != nil:
+		return noteCount(received, "acknowledged", in.ingested)
+	}
+	sv := s.wrote(in.logIndex)
+	return stream.SendAndClose(&collectionv1.IngestResponse{
+		Ingested: in.ingested, Created: in.created, LatencyMs: watch.ms(),
+		AppliedIndex: sv.applied, SessionToken: sv.token, ServedBy: sv.by, Consistency: sv.consistency,
+	})
+}
+
+// noteCount adds how much of a request was done before the error.
+func noteCount(err error, what string, n uint64) error {
+	return note(err, what, strconv.FormatUint(n, 10))
+}
+
+// ingest is one stream. The fields below err belong to the committing goroutine
+// until it has ended.
+type ingest struct {
+	s              *service
+	ref, requestID string
+
+	err               error
+	ingested, created uint64
+	logIndex          uint64
+}
+
+// ingestBatch is a piece of the stream that goes into one log entry.
+type ingestBatch struct {
+	number, firstRow int
+	docs             []*collectionv1.InsertRequest
+	bytes            int
+	ids              map[string]bool
+}
+
+func (b *ingestBatch) next() *ingestBatch {
+	return &ingestBatch{number: b.number + 1, firstRow: b.firstRow + len(b.docs), ids: map[string]bool{}}
+}
+
+// receive cuts the stream into batches until its end.
+func (in *ingest) receive(ctx context.Context, stream grpc.ClientStreamingServer[collectionv1.InsertRequest, collectionv1.IngestResponse],
+	doc *collectionv1.InsertRequest, batches chan<- *ingestBatch) error {
+	send := func(b *ingestBatch) error {
+		select {
+		case batches <- b:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	b := &ingestBatch{ids: map[string]bool{}}
+	for {
+		row := b.firstRow + len(b.docs)
+		field := at("", "documents", row)
+		switch {
+		case row > 0 && doc.GetCollectionId() != "" && doc.GetCollectionId() != in.ref:
+			return invalidf(field+".collection_id", "must be empty or %q, as in the first message", in.ref)
+		case row > 0 && doc.GetRequestId() != "" && doc.GetRequestId() != in.requestID:
+			return invalid(field+".request_id", "must be empty or as in the first message")
+		}
+		size := 4*len(doc.GetVector()) + len(doc.GetMetadata().GetRaw()) + len(doc.GetDocId()) + 64
+		full := len(b.docs) == ingestBatchDocs || b.bytes+size > ingestBatchBytes || doc.GetDocId() != "" && b.ids[doc.GetDocId()]
+		if full && len(b.docs) > 0 {
+			if err := send(b); err != nil {
+				return err
+			}
+			b = b.next()
+		}
+		b.docs = append(b.docs, doc)
+		b.bytes += size
+		b.ids[doc.GetDocId()] = true
+		var err error
+		if doc, err = stream.Recv(); errors.Is(err, io.EOF) {
+			return send(b)
+		} else if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+func (in *ingest) commit(ctx context.Context, b *ingestBatch) error {
+	ctx, cancel := context.WithTimeout(ctx, defaultDeadline)
+	defer cancel()
+	requestID := ""
+	if in.requestID != "" {
+		requestID = in.requestID + "/" + strconv.Itoa(b.number)
+	}
+	res, err := in.s.proposeOn(ctx, in.ref, requestID, func(c *raftfsm.Collection) (*fsmv1.Command, error) {
+		w := &writer{
+			rec: c.Record(), requestID: requestID, seen: make(map[string]int, len(b.docs)),
+			writes: make([]*fsmv1.Write, 0, len(b.docs)), vectors: make([]byte, 0, b.bytes),
+		}
+		for i, d := range b.docs {
+			err := w.document(at("", "documents", b.firstRow+i), fsmv1.Write_KIND_UPSERT,
+				d.GetDocId(), d.ExternalId, d.GetVector(), d.GetMetadata(), nil)
+			if err != nil {
+				return nil, err
+			}
+		}
+		return w.command(), nil
+	})
+	if err != nil {
+		return err
+	}
+	in.ingested += uint64(len(b.docs))
+	for i := range b.docs {
+		if created(res, i) {
+			in.created++
+		}
+	}
+	in.logIndex = max(in.logIndex, res.GetLogIndex())
+	return nil
+}

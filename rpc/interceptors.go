@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/akidb/akidb/node"
+)
+
+// The trailers of an error that knows the leader; REST sends them as headers
+// X-Akidb-Leader-Id and so on.
+const (
+	leaderIDKey   = "akidb-leader-id"
+	leaderGRPCKey = "akidb-leader-grpc"
+	leaderRESTKey = "akidb-leader-rest"
+)
+
+// guard is what surrounds every handler, of gRPC and of REST.
+type guard struct {
+	log         *slog.Logger
+	metrics     *metrics
+	inFlight    atomic.Int64
+	maxInFlight int64
+	unary       []grpc.UnaryServerInterceptor
+	stream      []grpc.StreamServerInterceptor
+}
+
+// exempt methods are answered however busy the server is: operators and load
+// balancers ask them to find out.
+func exempt(fullMethod string) bool {
+	return strings.HasPrefix(fullMethod, "/grpc.") || strings.HasPrefix(fullMethod, "/akidb.cluster.")
+}
+
+func (g *guard) enter(fullMethod string) error {
+	n := g.inFlight.Add(1)
+	g.metrics.inFlight.Inc()
+	if n > g.maxInFlight && !exempt(fullMethod) {
+		g.leave()
+		return fmt.Errorf("%w: bound is %d", ErrTooManyRequests, g.maxInFlight)
+	}
+	return nil
+}
+
+func (g *guard) leave() {
+	g.inFlight.Add(-1)
+	g.metrics.inFlight.Dec()
+}
+
+// call runs a unary handler: bound, deadline, recovery, then the interceptors
+// of Config (authentication), then the handler. The error is a status.
+func (g *guard) call(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	if err := g.enter(info.FullMethod); err != nil {
+		return nil, statusOf(err).Err()
+	}
+	defer g.leave()
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, defaultDeadline)
+		defer cancel()
+	}
+	defer g.recovered(info.FullMethod, &err)
+	resp, err = chained(g.unary, info, handler)(ctx, req)
+	if err == nil {
+		return resp, nil
+	}
+	g.hint(ctx, err)
+	return nil, g.report(info.FullMethod, err)
+}
+
+// chained wraps handler in the interceptors, the first outermost.
+func chained(list []grpc.UnaryServerInterceptor, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) grpc.UnaryHandler {
+	for i := len(list) - 1; i >= 0; i-- {
+		next, one := handler, list[i]
+		handler = func(ctx context.Context, req any) (any, error) { return one(ctx, req, info, next) }
+	}
+	return handler
+}
+
+// report turns err into a status and logs what an operator should see.
+func (g *guard) report(fullMethod string, err error) error {
+	st := statusOf(err)
+	switch st.Code() {
+	case codes.Internal, codes.DataLoss:
+		g.log.Error("request failed", "method", fullMethod, "error", err)
+	}
+	return st.Err()
+}
+
+// recovered turns a panic into INTERNAL with an id that the log repeats.
+func (g *guard) recovered(fullMethod string, err *error) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	id := rand.Text()
+	g.metrics.panics.Inc()
+	g.log.Error("panic in a request", "method", fullMethod, "id", id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	*err = withReason(codes.Internal, reasonPanic, classUnknown, "internal error %s; the server's log says more", id)
+}
+
+func (g *guard) hint(ctx context.Context, err error) {
+	var nl *node.NotLeaderError
+	if !errors.As(err, &nl) || nl.Leader.NodeID == "" {
+		return
+	}
+	// Fails only if the call is over, and then nobody reads it.
+	_ = grpc.SetTrailer(ctx, metadata.Pairs(leaderIDKey, nl.Leader.NodeID,
+		leaderGRPCKey, nl.Leader.GRPCAddr, leaderRESTKey, nl.Leader.RESTAddr))
+}
+
+// intercept is call for a gRPC server, counted.
+func (g *guard) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	start := time.Now()
+	resp, err := g.call(ctx, req, info, handler)
+	g.metrics.answeredGRPC(info.FullMethod, status.Code(err), time.Since(start))
+	return resp, err
+}
+
+// interceptStream is the same for streams, which have no default deadline.
+func (g *guard) interceptStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) (err error) {
+	start := time.Now()
+	defer func() { g.metrics.answeredGRPC(info.FullMethod, status.Code(err), time.Since(start)) }()
+	if err := g.enter(info.FullMethod); err != nil {
+		return statusOf(err).Err()
+	}
+	defer g.leave()
+	defer g.recovered(info.FullMethod, &err)
+	for i := len(g.stream) - 1; i >= 0; i-- {
+		next, one := handler, g.stream[i]
+		handler = func(srv any, stream grpc.ServerStream) error { return one(srv, stream, info, next) }
+	}
+	if err = handler(srv, stream); err == nil {
+		return nil
+	}
+	g.hint(stream.Context(), err)
+	return g.report(info.FullMethod, err)
+}
+
+// splitMethod takes "/package.Service/Method" apart.
+func splitMethod(fullMethod string) (service, method string) {
+	service, method, ok := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
+	if !ok {
+		return "unknown", "unknown"
+	}
+	return service, method
+}

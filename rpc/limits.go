@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rpc
+
+import "time"
+
+// Bounds of the API. docs/rest.md and docs/errors.md repeat what callers meet.
+const (
+	maxTopK         = 10_000
+	maxEf           = 10_000
+	maxScrollLimit  = 10_000
+	maxFetchIDs     = 10_000
+	maxQueries      = 1_000 // of one QueryBatch
+	maxBatchWrites  = 10_000
+	maxBatchBytes   = 32 << 20
+	maxDocIDBytes   = 256
+	maxExternalID   = 1024
+	maxPayloadBytes = 64 << 10
+	maxDimension    = 16_384
+	maxNameBytes    = 1024 // 255 characters of up to four bytes
+	maxNameRunes    = 255
+	maxModelBytes   = 256
+	// maxRequestIDBytes leaves room for what derived request ids append within
+	// the 128 bytes the state machine remembers.
+	maxRequestIDBytes = 100
+	maxTokenBytes     = 256
+	maxFilterTests    = 1_024
+	maxFilterDepth    = 16
+	maxFilterValues   = 10_000
+	maxPayloadIndexes = 64
+	maxPathBytes      = 256 // a payload field's path
+
+	// maxReplyVectorBytes bounds the vectors of one reply.
+	maxReplyVectorBytes = 64 << 20
+	// pageBytes ends a page of a scroll before its limit.
+	pageBytes = 16 << 20
+
+	// A batch of an ingest ends at a fixed function of the stream, so that a
+	// stream sent again is cut at the same places.
+	ingestBatchDocs  = 1_000
+	ingestBatchBytes = 4 << 20
+
+	maxJSONDepth    = 100 // of a request
+	maxPayloadDepth = 64  // of a payload
+	maxMessageBytes = 40 << 20
+	maxSendBytes    = 256 << 20
+	maxHeaderBytes  = 64 << 10
+	maxStreams      = 4_096 // of one connection
+
+	defaultScrollLimit  = 100
+	defaultMaxInFlight  = 4_096
+	defaultDeadline     = 30 * time.Second
+	maxStalenessCeiling = time.Hour
+	busyRetryAfter      = 200 * time.Millisecond
+	healthPoll          = 250 * time.Millisecond
+	scrapeDeadline      = 2 * time.Second
+	readHeaderTimeout   = 10 * time.Second
+	readTimeout         = 2 * time.Minute
+	writeTimeout        = 2 * time.Minute
+	idleTimeout         = 2 * time.Minute
+)

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rpc
+
+import (
+	"context"
+
+	"github.com/akidb/akidb/raftfsm"
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
+)
+
+// CreateCollection implements collectionv1.CollectionManagementServiceServer.
+func (s *service) CreateCollection(ctx context.Context, r *collectionv1.CreateCollectionRequest) (*collectionv1.CreateCollectionResponse, error) {
+	create, err := createOf(r)
+	if err != nil {
+		return nil, err
+	}
+	create.CollectionId, err = mintID(r.GetRequestId(), "collection")
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.propose(ctx, &fsmv1.Command{
+		RequestId: r.GetRequestId(),
+		Op:        &fsmv1.Command_CreateCollection{CreateCollection: create},
+	})
+	if err != nil {
+		return nil, err
+	}
+	rec, sv := res.GetCollection(), s.wrote(res.GetLogIndex())
+	return &collectionv1.CreateCollectionResponse{
+		CollectionId: rec.GetCollectionId(), Name: rec.GetName(), Dimension: rec.GetDimension(),
+		Metric:       metricName(rec.GetMetric()),
+		AppliedIndex: sv.applied, SessionToken: sv.token, ServedBy: sv.by, Consistency: sv.consistency,
+	}, nil
+}
+
+// ListCollections implements collectionv1.CollectionManagementServiceServer.
+func (s *service) ListCollections(ctx context.Context, r *collectionv1.ListCollectionsRequest) (*collectionv1.ListCollectionsResponse, error) {
+	v, err := s.read(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	out := &collectionv1.ListCollectionsResponse{
+		AppliedIndex: v.applied, SessionToken: v.token, ServedBy: v.by, Consistency: v.consistency,
+	}
+	for _, c := range v.Collections() {
+		out.Collections = append(out.Collections, collectionInfo(c))
+	}
+	return out, nil
+}
+
+// GetCollection implements collectionv1.CollectionManagementServiceServer.
+func (s *service) GetCollection(ctx context.Context, r *collectionv1.GetCollectionRequest) (*collectionv1.GetCollectionResponse, error) {
+	info, sv, err := s.describe(ctx, r, r.GetCollectionId())
+	if err != nil {
+		return nil, err
+	}
+	return &collectionv1.GetCollectionResponse{
+		Collection:   info,
+		AppliedIndex: sv.applied, SessionToken: sv.token, ServedBy: sv.by, Consistency: sv.consistency,
+	}, nil
+}
+
+// DeleteCollection implements collectionv1.CollectionManagementServiceServer.
+// What is dropped is invisible at once; its documents go in the background.
+func (s *service) DeleteCollection(ctx context.Context, r *collectionv1.DeleteCollectionRequest) (*collectionv1.DeleteCollectionResponse, error) {
+	if err := checkRequestID("request_id", r.GetRequestId()); err != nil {
+		return nil, err
+	}
+	res, err := s.proposeOn(ctx, r.GetCollectionId(), r.GetRequestId(),
+		func(c *raftfsm.Collection) (*fsmv1.Command, error) {
+			return &fsmv1.Command{Op: &fsmv1.Command_DropCollection{
+				DropCollection: &fsmv1.DropCollection{CollectionId: c.Record().GetCollectionId()},
+			}}, nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	sv := s.wrote(res.GetLogIndex())
+	return &collectionv1.DeleteCollectionResponse{
+		Success:      true,
+		AppliedIndex: sv.applied, SessionToken: sv.token, ServedBy: sv.by, Consistency: sv.consistency,
+	}, nil
+}

@@ -1,0 +1,459 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rpc
+
+import (
+	"context"
+	"encoding/base64"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/akidb/akidb/index"
+	"github.com/akidb/akidb/raftfsm"
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
+)
+
+// Query implements collectionv1.CollectionServiceServer.
+func (s *service) Query(ctx context.Context, r *collectionv1.QueryRequest) (*collectionv1.QueryResponse, error) {
+	watch := startWatch()
+	if err := checkRef(r.GetCollectionId()); err != nil {
+		return nil, err
+	}
+	q, err := queryOf("", r)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.read(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	c, err := v.Collection(r.GetCollectionId())
+	if err != nil {
+		return nil, err
+	}
+	if err := q.fit("", c.Record()); err != nil {
+		return nil, err
+	}
+	matches, err := q.run(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	s.metrics.searched(watch)
+	return &collectionv1.QueryResponse{
+		Matches: matches, LatencyMs: watch.ms(),
+		AppliedIndex: v.applied, SessionToken: v.token, ServedBy: v.by, Consistency: v.consistency,
+	}, nil
+}
+
+// QueryBatch implements collectionv1.CollectionServiceServer.
+func (s *service) QueryBatch(ctx context.Context, r *collectionv1.QueryBatchRequest) (*collectionv1.QueryBatchResponse, error) {
+	watch := startWatch()
+	if err := checkRef(r.GetCollectionId()); err != nil {
+		return nil, err
+	}
+	if n := len(r.GetQueries()); n < 1 || n > maxQueries {
+		return nil, invalidf("queries", "must have 1 to %d elements, not %d", maxQueries, n)
+	}
+	queries := make([]*query, len(r.GetQueries()))
+	for i, one := range r.GetQueries() {
+		field := at("", "queries", i)
+		for _, f := range []struct {
+			name string
+			set  bool
+		}{{"collection_id", one.GetCollectionId() != ""}, {"consistency", one.GetConsistency() != ""},
+			{"session_token", one.GetSessionToken() != ""}, {"max_staleness_ms", one.GetMaxStalenessMs() != 0}} {
+			if f.set {
+				return nil, invalid(join(field, f.name), "must be empty; it is given once, for the whole batch")
+			}
+		}
+		q, err := queryOf(field, one)
+		if err != nil {
+			return nil, err
+		}
+		queries[i] = q
+	}
+	v, err := s.read(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	c, err := v.Collection(r.GetCollectionId())
+	if err != nil {
+		return nil, err
+	}
+	vectorBytes := 0
+	for i, q := range queries {
+		if err := q.fit(at("", "queries", i), c.Record()); err != nil {
+			return nil, err
+		}
+		if vectorBytes += q.vectorBytes(c.Record()); vectorBytes > maxReplyVectorBytes {
+			return nil, invalidf("queries", "the vectors of the reply could exceed %d bytes; ask for fewer", maxReplyVectorBytes)
+		}
+	}
+	results := make([]*collectionv1.QueryResult, len(queries))
+	group, gctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, q := range queries {
+		group.Go(func() error {
+			matches, err := q.run(gctx, c)
+			results[i] = &collectionv1.QueryResult{Matches: matches}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	s.metrics.searched(watch)
+	return &collectionv1.QueryBatchResponse{
+		Results: results, LatencyMs: watch.ms(),
+		AppliedIndex: v.applied, SessionToken: v.token, ServedBy: v.by, Consistency: v.consistency,
+	}, nil
+}
+
+// query is a checked query.
+type query struct {
+	index.Query
+	project   raftfsm.Projection
+	fields    []string // of the payload; nil: all
+	threshold *float32
+	metric    fsmv1.Metric
+}
+
+// queryOf checks what can be checked without the collection; fit does the rest.
+func queryOf(field string, r *collectionv1.QueryRequest) (*query, error) {
+	if len(r.GetQueryVector()) == 0 {
+		return nil, invalid(join(field, "query_vector"), "must not be empty")
+	}
+	if err := checkFinite(join(field, "query_vector"), r.GetQueryVector()); err != nil {
+		return nil, err
+	}
+	if k := r.GetTopK(); k < 1 || k > maxTopK {
+		return nil, invalidf(join(field, "top_k"), "must be from 1 to %d, not %d", maxTopK, k)
+	}
+	if r.GetEf() > maxEf {
+		return nil, invalidf(join(field, "ef"), "must be at most %d, not %d", maxEf, r.GetEf())
+	}
+	filter, err := filterOf(join(field, "filter"), r.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	q := &query{
+		Query: index.Query{
+			Vector: r.GetQueryVector(), K: int(r.GetTopK()), Ef: int(r.GetEf()), Exact: r.GetExact(),
+			NoRescore: r.Rescore != nil && !*r.Rescore, Filter: filter,
+		},
+		project:   raftfsm.Projection{Vector: r.GetIncludeVector(), Metadata: r.GetIncludeMetadata()},
+		threshold: r.ScoreThreshold,
+	}
+	switch r.GetRecallTarget() {
+	case "":
+	case "0.95":
+		q.RecallTarget = 0.95
+	case "0.99":
+		q.RecallTarget = 0.99
+	case "exact":
+		q.RecallTarget = 1
+	default:
+		return nil, invalidf(join(field, "recall_target"), `%q is none of "0.95", "0.99", "exact"`, r.GetRecallTarget())
+	}
+	if t := q.threshold; t != nil {
+		if err := checkFinite(join(field, "score_threshold"), []float32{*t}); err != nil {
+			return nil, invalid(join(field, "score_threshold"), "must be a finite number")
+		}
+	}
+	if len(r.GetMetadataFields()) > 0 {
+		q.project.Metadata = true
+		q.fields = r.GetMetadataFields()
+		for i, f := range q.fields {
+			if f == "" || len(f) > maxPathBytes {
+				return nil, invalidf(at(field, "metadata_fields", i), "must have 1 to %d bytes", maxPathBytes)
+			}
+		}
+	}
+	return q, nil
+}
+
+// fit checks the query against its collection.
+func (q *query) fit(field string, rec *fsmv1.CollectionRecord) error {
+	if err := checkVector(join(field, "query_vector"), q.Vector, rec); err != nil {
+		return err
+	}
+	if q.vectorBytes(rec) > maxReplyVectorBytes {
+		return invalidf(join(field, "top_k"), "%d vectors of dimension %d exceed the %d bytes of a reply; ask without include_vector and fetch them",
+			q.K, rec.GetDimension(), maxReplyVectorBytes)
+	}
+	q.metric = rec.GetMetric()
+	if q.threshold != nil {
+		q.MaxDistance, q.HasMaxDistance = distanceBound(q.metric, *q.threshold), true
+	}
+	return nil
+}
+
+func (q *query) vectorBytes(rec *fsmv1.CollectionRecord) int {
+	if !q.project.Vector {
+		return 0
+	}
+	return q.K * 4 * int(rec.GetDimension())
+}
+
+func (q *query) run(ctx context.Context, c *raftfsm.Collection) ([]*collectionv1.VectorMatch, error) {
+	found, _, err := c.Search(ctx, q.Query, q.project)
+	if err != nil {
+		return nil, err
+	}
+	matches := make([]*collectionv1.VectorMatch, 0, len(found))
+	slab := make([]collectionv1.VectorMatch, len(found))
+	for i := range found {
+		f := &found[i]
+		score := scoreOf(q.metric, f.Distance)
+		if q.threshold != nil && !reachesScore(q.metric, score, *q.threshold) {
+			continue
+		}
+		m := &slab[i]
+		m.DocId, m.ExternalId, m.Distance, m.Version = f.ID, f.ExternalID, score, f.Version
+		m.Vector = f.Vector
+		if q.project.Metadata {
+			raw := f.Metadata
+			if q.fields != nil {
+				raw = projectJSON(raw, q.fields)
+			}
+			m.Metadata = jsonOf(raw)
+		}
+		matches = append(matches, m)
+	}
+	return matches, nil
+}
+
+// Get implements collectionv1.CollectionServiceServer.
+func (s *service) Get(ctx context.Context, r *collectionv1.GetRequest) (*collectionv1.GetResponse, error) {
+	if err := checkRef(r.GetCollectionId()); err != nil {
+		return nil, err
+	}
+	if err := checkDocID("doc_id", r.GetDocId()); err != nil {
+		return nil, err
+	}
+	v, err := s.read(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	c, err := v.Collection(r.GetCollectionId())
+	if err != nil {
+		return nil, err
+	}
+	d, err := c.Get(r.GetDocId(), raftfsm.Projection{Vector: true, Metadata: true})
+	if err != nil {
+		return nil, err
+	}
+	out := &collectionv1.GetResponse{
+		AppliedIndex: v.applied, SessionToken: v.token, ServedBy: v.by, Consistency: v.consistency,
+	}
+	if d != nil {
+		out.Document = vectorDocument(d)
+	}
+	return out, nil
+}
+
+// wanted reads an optional flag whose default is true.
+func wanted(flag *bool) bool { return flag == nil || *flag }
+
+// Fetch implements collectionv1.CollectionServiceServer.
+func (s *service) Fetch(ctx context.Context, r *collectionv1.FetchRequest) (*collectionv1.FetchResponse, error) {
+	if err := checkRef(r.GetCollectionId()); err != nil {
+		return nil, err
+	}
+	ids := r.GetDocIds()
+	if n := len(ids); n < 1 || n > maxFetchIDs {
+		return nil, invalidf("doc_ids", "must have 1 to %d elements, not %d", maxFetchIDs, n)
+	}
+	for i, id := range ids {
+		if err := checkDocID(at("", "doc_ids", i), id); err != nil {
+			return nil, err
+		}
+	}
+	v, err := s.read(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	c, err := v.Collection(r.GetCollectionId())
+	if err != nil {
+		return nil, err
+	}
+	project := raftfsm.Projection{Vector: wanted(r.IncludeVector), Metadata: wanted(r.IncludeMetadata)}
+	if project.Vector && len(ids)*4*int(c.Record().GetDimension()) > maxReplyVectorBytes {
+		return nil, invalidf("doc_ids", "%d vectors of dimension %d exceed the %d bytes of a reply; fetch fewer",
+			len(ids), c.Record().GetDimension(), maxReplyVectorBytes)
+	}
+	out := &collectionv1.FetchResponse{
+		AppliedIndex: v.applied, SessionToken: v.token, ServedBy: v.by, Consistency: v.consistency,
+	}
+	replyBytes := 0
+	for i, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		d, err := c.Get(id, project)
+		if err != nil {
+			return nil, err
+		}
+		if d == nil {
+			continue
+		}
+		if replyBytes += documentBytes(d); replyBytes > 2*maxReplyVectorBytes {
+			return nil, invalidf(at("", "doc_ids", i), "the documents up to here exceed the %d bytes of a reply; fetch fewer", 2*maxReplyVectorBytes)
+		}
+		out.Documents = append(out.Documents, vectorDocument(d))
+	}
+	return out, nil
+}
+
+func documentBytes(d *raftfsm.Document) int {
+	return len(d.ID) + 4*len(d.Vector) + len(d.Metadata) + 64
+}
+
+// Count implements collectionv1.CollectionServiceServer.
+func (s *service) Count(ctx context.Context, r *collectionv1.CountRequest) (*collectionv1.CountResponse, error) {
+	watch := startWatch()
+	if err := checkRef(r.GetCollectionId()); err != nil {
+		return nil, err
+	}
+	filter, err := filterOf("filter", r.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.read(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	c, err := v.Collection(r.GetCollectionId())
+	if err != nil {
+		return nil, err
+	}
+	n := c.Len()
+	if filter != nil {
+		if n, err = c.Count(ctx, filter); err != nil {
+			return nil, err
+		}
+	}
+	return &collectionv1.CountResponse{
+		Count: uint64(n), LatencyMs: watch.ms(),
+		AppliedIndex: v.applied, SessionToken: v.token, ServedBy: v.by, Consistency: v.consistency,
+	}, nil
+}
+
+// scrollStep is how many documents a scroll reads before it looks at the bytes.
+const scrollStep = 256
+
+// Scroll implements collectionv1.CollectionServiceServer.
+func (s *service) Scroll(ctx context.Context, r *collectionv1.ScrollRequest) (*collectionv1.ScrollResponse, error) {
+	if err := checkRef(r.GetCollectionId()); err != nil {
+		return nil, err
+	}
+	limit := int(r.GetLimit())
+	if limit == 0 {
+		limit = defaultScrollLimit
+	}
+	if limit > maxScrollLimit {
+		return nil, invalidf("limit", "must be from 1 to %d, not %d", maxScrollLimit, limit)
+	}
+	after, err := readCursor(r.GetCursor())
+	if err != nil {
+		return nil, err
+	}
+	filter, err := filterOf("filter", r.GetFilter())
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.read(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer v.Close()
+	c, err := v.Collection(r.GetCollectionId())
+	if err != nil {
+		return nil, err
+	}
+	out := &collectionv1.ScrollResponse{
+		AppliedIndex: v.applied, SessionToken: v.token, ServedBy: v.by, Consistency: v.consistency,
+	}
+	project := raftfsm.Projection{Vector: r.GetIncludeVector(), Metadata: wanted(r.IncludeMetadata)}
+	for size := 0; ; {
+		step := min(scrollStep, limit-len(out.Documents))
+		docs, err := c.Scroll(ctx, filter, after, step, project)
+		if err != nil {
+			return nil, err
+		}
+		for i := range docs {
+			out.Documents = append(out.Documents, vectorDocument(&docs[i]))
+			size += documentBytes(&docs[i])
+			after = docs[i].ID
+		}
+		if len(docs) < step {
+			return out, nil
+		}
+		if len(out.Documents) == limit || size >= pageBytes {
+			break
+		}
+	}
+	more, err := c.Scroll(ctx, filter, after, 1, raftfsm.Projection{})
+	if err != nil {
+		return nil, err
+	}
+	if len(more) > 0 {
+		out.NextCursor = cursorAfter(after)
+	}
+	return out, nil
+}
+
+// A cursor is a version byte and the last id of the page before, in base64url.
+const cursorVersion = "1"
+
+func cursorAfter(id string) string {
+	return base64.RawURLEncoding.EncodeToString([]byte(cursorVersion + id))
+}
+
+func readCursor(cursor string) (after string, err error) {
+	if cursor == "" {
+		return "", nil
+	}
+	b, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil || len(b) < 2 || len(b) > 1+maxDocIDBytes || string(b[:1]) != cursorVersion {
+		return "", invalid("cursor", "is not the next_cursor of a page")
+	}
+	return string(b[1:]), nil
+}
+
+// Describe implements collectionv1.CollectionServiceServer.
+func (s *service) Describe(ctx context.Context, r *collectionv1.DescribeRequest) (*collectionv1.DescribeResponse, error) {
+	info, sv, err := s.describe(ctx, r, r.GetCollectionId())
+	if err != nil {
+		return nil, err
+	}
+	return &collectionv1.DescribeResponse{
+		CollectionId: info.CollectionId, Name: info.Name, Dimension: info.Dimension, Metric: info.Metric,
+		DocumentCount: info.DocumentCount, CreatedAt: info.CreatedAt, Index: info.Index,
+		IndexStatus: info.IndexStatus, PayloadIndexes: info.PayloadIndexes, EmbeddingModel: info.EmbeddingModel,
+		AppliedIndex: sv.applied, SessionToken: sv.token, ServedBy: sv.by, Consistency: sv.consistency,
+	}, nil
+}
+
+func (s *service) describe(ctx context.Context, r readRequest, ref string) (*collectionv1.CollectionInfo, served, error) {
+	if err := checkRef(ref); err != nil {
+		return nil, served{}, err
+	}
+	v, err := s.read(ctx, r)
+	if err != nil {
+		return nil, served{}, err
+	}
+	defer v.Close()
+	c, err := v.Collection(ref)
+	if err != nil {
+		return nil, served{}, err
+	}
+	return collectionInfo(c), v.served, nil
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rpc
+
+import (
+	"context"
+	"time"
+
+	"github.com/akidb/akidb/node"
+	"github.com/akidb/akidb/raftfsm"
+	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
+)
+
+// service answers the data API and the management of collections, for gRPC and
+// for REST alike.
+type service struct {
+	collectionv1.UnimplementedCollectionServiceServer
+	collectionv1.UnimplementedCollectionManagementServiceServer
+	node    *node.Node
+	metrics *metrics
+}
+
+// served is what every reply says about how it came about.
+type served struct {
+	applied                uint64
+	token, by, consistency string
+}
+
+// view is a read in progress: the state at one applied index. Close it.
+type view struct {
+	*raftfsm.View
+	served
+}
+
+// read waits for the consistency that a request asks for.
+func (s *service) read(ctx context.Context, r readRequest) (*view, error) {
+	o, err := s.readOptions(r)
+	if err != nil {
+		return nil, err
+	}
+	return s.readWith(ctx, o)
+}
+
+func (s *service) readWith(ctx context.Context, o node.ReadOptions) (*view, error) {
+	v, err := s.node.Read(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return &view{v, served{
+		applied: v.Applied(), token: s.node.Token(v.Applied()), by: s.node.ID(),
+		consistency: string(o.Consistency),
+	}}, nil
+}
+
+// wrote is what a reply says about a write: it was decided by the log, at
+// logIndex, so whatever follows it can be linearizable.
+func (s *service) wrote(logIndex uint64) served {
+	return served{
+		applied: logIndex, token: s.node.Token(logIndex), by: s.node.ID(),
+		consistency: string(node.Linearizable),
+	}
+}
+
+// stopwatch measures a request for its latency_ms.
+type stopwatch struct{ start time.Time }
+
+func startWatch() stopwatch { return stopwatch{time.Now()} }
+
+func (w stopwatch) ms() float64 { return float64(time.Since(w.start).Microseconds()) / 1e3 }
