@@ -7,155 +7,223 @@ package raftfsm
 
 import (
 	"context"
-	"io"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/akidb/akidb/index"
-	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+	"github.com/akidb/akidb/internal/storage"
 )
 
 // Config is fixed for the life of an FSM; Open validates it.
 type Config struct {
-	Dir          string // the group's directory: store/ and index/ live in it
+	Dir          string // the group's directory: CURRENT, stores and graphs live in it
 	Logger       *slog.Logger
+	Registerer   prometheus.Registerer // nil: no metrics
 	IndexWorkers int
-	MaxRequests  int   // remembered request ids; 0 is 1<<20
-	RequestTTLms int64 // by proposer time; 0 is 15 minutes
+
+	// MaxRequests and RequestTTLms bound the remembered request ids. They decide
+	// replicated state, so they must be the same on every member for ever: leave
+	// them 0 outside of tests.
+	MaxRequests  int   // 0 is DefaultMaxRequests
+	RequestTTLms int64 // by proposer time; 0 is DefaultRequestTTLms
+
+	// Fatal is called when a committed entry cannot be applied; going on would
+	// make this replica differ from the others. It must not return; the default
+	// panics. In tests it may return, and nothing is applied from then on.
+	Fatal func(logIndex uint64, err error)
+
+	// FS is the file system of the store; nil is the disk. With another one the
+	// graphs are not kept on disk.
+	FS            storage.FS
+	CacheBytes    int64 // block cache; 0 is storage.DefaultCacheBytes
+	MemTableBytes int   // 0 is storage.DefaultMemTableBytes
+
+	noIndexDir bool // set by Open
 }
 
-// StateHash is the order-independent hash of the keyspace.
-type StateHash [16]byte
+func (c *Config) complete() error {
+	if c.Dir == "" {
+		return errors.New("raftfsm: Config.Dir is empty")
+	}
+	if c.MaxRequests < 0 || c.RequestTTLms < 0 || c.IndexWorkers < 0 || c.CacheBytes < 0 || c.MemTableBytes < 0 {
+		return errors.New("raftfsm: a number of Config is negative")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.MaxRequests == 0 {
+		c.MaxRequests = DefaultMaxRequests
+	}
+	if c.RequestTTLms == 0 {
+		c.RequestTTLms = DefaultRequestTTLms
+	}
+	if c.Fatal == nil {
+		c.Fatal = func(logIndex uint64, err error) {
+			panic(fmt.Sprintf("raftfsm: log index %d cannot be applied: %v", logIndex, err))
+		}
+	}
+	c.noIndexDir = c.FS != nil
+	if c.FS == nil {
+		c.FS = storage.Disk()
+	}
+	return nil
+}
 
 // FSM is the replicated state of one Raft group.
-type FSM struct{}
+//
+// One goroutine at a time calls Apply, ApplyBatch, Snapshot, Restore and
+// RestoreDir (Raft does); it owns engine and applier. Everyone else reads the
+// published state. Close comes after all of them.
+type FSM struct {
+	cfg     Config
+	metrics *metrics
+
+	eng    *engine
+	apply  *applier
+	failed error // set when Fatal was called
+
+	state    atomic.Pointer[state]
+	diverged atomic.Pointer[error]
+	life     lifetimes
+
+	// exportMu keeps exports and restores from making directories of one name,
+	// and makes Close wait for them.
+	exportMu  sync.Mutex
+	closeOnce sync.Once
+	closeErr  error
+}
 
 var _ raft.BatchingFSM = (*FSM)(nil)
 
 // Open opens or creates the state in cfg.Dir. It fails with ErrCorrupt (naming
 // the file) rather than start empty.
-func Open(ctx context.Context, cfg Config) (*FSM, error) { panic("raftfsm: to be built") }
+func Open(ctx context.Context, cfg Config) (*FSM, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	ref, err := openCurrent(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	f := &FSM{cfg: cfg}
+	eng, err := openEngine(ctx, &f.cfg, ref)
+	if err != nil {
+		return nil, err
+	}
+	f.metrics = newMetrics(f)
+	if err := f.metrics.register(cfg.Registerer); err != nil {
+		return nil, errors.Join(fmt.Errorf("raftfsm: %w", err), eng.closeIndexes(), eng.db.Abandon())
+	}
+	f.use(eng)
+	return f, nil
+}
 
-// Apply applies one entry; see ApplyBatch.
-func (f *FSM) Apply(l *raft.Log) any { panic("to be built") }
-
-// ApplyBatch applies committed entries in one storage batch. The response of a
-// command entry is []*fsmv1.Result, one a command. An entry that cannot be
-// decoded stops the process with its log index.
-func (f *FSM) ApplyBatch(logs []*raft.Log) []any { panic("to be built") }
-
-// Snapshot returns at once; Persist makes the state durable up to it.
-func (f *FSM) Snapshot() (raft.FSMSnapshot, error) { panic("to be built") }
-
-// Restore replaces the state by the one streamed from r, after verifying it.
-func (f *FSM) Restore(r io.ReadCloser) error { panic("to be built") }
+// use makes eng the engine and publishes its state.
+func (f *FSM) use(eng *engine) {
+	f.eng = eng
+	f.apply = newApplier(f, eng)
+	f.publish()
+}
 
 // Applied is the log index up to which entries are applied and visible.
-func (f *FSM) Applied() uint64 { panic("to be built") }
+func (f *FSM) Applied() uint64 {
+	st := f.acquire()
+	defer f.release(st)
+	return st.applied
+}
 
-// WaitApplied returns when Applied() >= logIndex, or with the context's error.
-func (f *FSM) WaitApplied(ctx context.Context, logIndex uint64) error { panic("to be built") }
+// WaitApplied returns when Applied() >= logIndex, or with the context's error,
+// or with ErrClosed.
+func (f *FSM) WaitApplied(ctx context.Context, logIndex uint64) error {
+	for {
+		st := f.acquire()
+		applied, superseded, closed := st.applied, st.superseded, st.eng == nil
+		f.release(st)
+		if applied >= logIndex {
+			return nil
+		}
+		if closed {
+			return ErrClosed
+		}
+		select {
+		case <-superseded:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
 
 // Flush makes the state durable and returns the log index it is durable up to.
-func (f *FSM) Flush() (uint64, error) { panic("to be built") }
+// Apply goes on meanwhile.
+func (f *FSM) Flush() (uint64, error) {
+	st := f.acquire()
+	defer f.release(st)
+	if st.eng == nil {
+		return 0, ErrClosed
+	}
+	if err := st.eng.db.Flush(); err != nil {
+		return 0, fmt.Errorf("raftfsm: flush: %w", err)
+	}
+	return st.applied, nil
+}
 
 // CheckpointIndexes writes the graphs to disk, beside everything else.
-func (f *FSM) CheckpointIndexes(ctx context.Context) error { panic("to be built") }
-
-// Close flushes and closes; Apply must have ended.
-func (f *FSM) Close() error { panic("to be built") }
-
-// View is the state at one applied index. It holds storage open: Close it.
-type View struct{}
-
-// View returns the newest published state; it never waits.
-func (f *FSM) View() *View { panic("to be built") }
-
-// Close releases the view.
-func (v *View) Close() { panic("to be built") }
-
-// Applied is the log index of the view.
-func (v *View) Applied() uint64 { panic("to be built") }
-
-// StateHash is the hash of the keyspace at Applied().
-func (v *View) StateHash() StateHash { panic("to be built") }
-
-// ClusterID is the id minted by the first leader; "" before.
-func (v *View) ClusterID() string { panic("to be built") }
-
-// ClusterVersion is the replicated cluster version; at least 1.
-func (v *View) ClusterVersion() uint32 { panic("to be built") }
-
-// Alarms lists the raised alarms in a fixed order.
-func (v *View) Alarms() []Alarm { panic("to be built") }
-
-// Nodes lists the node records in the order of their ids.
-func (v *View) Nodes() []*fsmv1.NodeRecord { panic("to be built") }
-
-// Diverged is not nil once a state check disagreed with this replica.
-func (v *View) Diverged() error { panic("to be built") }
-
-// Alarm is a replicated alarm.
-type Alarm struct {
-	Kind, NodeID, Message string
-	RaisedIndex           uint64
-	RaisedAtMs            uint64
+func (f *FSM) CheckpointIndexes(ctx context.Context) error {
+	st := f.acquire()
+	defer f.release(st)
+	var errs []error
+	for i := range st.colls {
+		if err := st.colls[i].c.idx.Checkpoint(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("raftfsm: checkpoint of collection %q: %w", st.colls[i].rec.GetName(), err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// Collections lists the collections of the default database by name.
-func (v *View) Collections() []*Collection { panic("to be built") }
-
-// Collection finds a collection by id or, failing that, by name:
-// ErrCollectionNotFound.
-func (v *View) Collection(ref string) (*Collection, error) { panic("to be built") }
-
-// Collection is a collection as of a view.
-type Collection struct{}
-
-// Record is the catalog's record; do not change it.
-func (c *Collection) Record() *fsmv1.CollectionRecord { panic("to be built") }
-
-// Len is the number of documents.
-func (c *Collection) Len() int { panic("to be built") }
-
-// IndexStatus is this replica's graph.
-func (c *Collection) IndexStatus() index.Status { panic("to be built") }
-
-// Document is a document as of a view.
-type Document struct {
-	ID           string
-	ExternalID   *string
-	Vector       []float32 // as it was written; nil unless asked for
-	Metadata     []byte    // JSON object or nil
-	Version      uint64
-	InsertedAtMs uint64
-	UpdatedAtMs  uint64
+// Verify computes the state hash from the stored keys and compares it with the
+// one that Apply kept: it reads everything. ErrCorrupt if they differ.
+func (f *FSM) Verify(ctx context.Context) error {
+	st := f.acquire()
+	defer f.release(st)
+	if st.eng == nil {
+		return ErrClosed
+	}
+	got, err := rehash(ctx, st.snap)
+	if err != nil {
+		return fmt.Errorf("raftfsm: verify: %w", err)
+	}
+	if got != st.hash {
+		return fmt.Errorf("raftfsm: verify: %w: the stored keys hash to %s, the state hash at log index %d is %s", ErrCorrupt, got, st.applied, st.hash)
+	}
+	return nil
 }
 
-// Projection says what to read of a document.
-type Projection struct {
-	Vector, Metadata bool
+// StorageStats describes the store of the published state.
+func (f *FSM) StorageStats() storage.Stats {
+	st := f.acquire()
+	defer f.release(st)
+	if st.eng == nil {
+		return storage.Stats{}
+	}
+	return st.eng.db.Stats()
 }
 
-// Get reads a document; nil if there is none.
-func (c *Collection) Get(id string, p Projection) (*Document, error) { panic("to be built") }
-
-// Match is a search result.
-type Match struct {
-	Document
-	Distance float32
-}
-
-// Search returns the nearest documents, nearest first.
-func (c *Collection) Search(ctx context.Context, q index.Query, p Projection) ([]Match, index.Stats, error) {
-	panic("to be built")
-}
-
-// Count counts the documents a filter admits.
-func (c *Collection) Count(ctx context.Context, f *index.Filter) (int, error) { panic("to be built") }
-
-// Scroll lists up to limit documents with id > after, by id.
-func (c *Collection) Scroll(ctx context.Context, f *index.Filter, after string, limit int, p Projection) ([]Document, error) {
-	panic("to be built")
+// Close makes the state durable and closes it. Apply must have ended; it waits
+// for open views to be closed.
+func (f *FSM) Close() error {
+	f.closeOnce.Do(func() {
+		f.metrics.unregister()
+		f.exportMu.Lock()
+		defer f.exportMu.Unlock()
+		eng := f.eng
+		f.publishClosed()
+		f.life.wait()
+		f.closeErr = errors.Join(eng.closeIndexes(), eng.db.Close())
+	})
+	return f.closeErr
 }

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package raftfsm
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/akidb/akidb/index"
+	"github.com/akidb/akidb/internal/storage"
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+)
+
+// applier carries out entries on an engine. It belongs to the goroutine that
+// applies.
+//
+// A run of entries becomes one storage batch. Nothing in the batch can be read
+// back from storage before it is committed, so what this run wrote is also kept
+// in docs and requests. The alternative, Pebble's indexed batch, sorts every key
+// a second time and was not tried further.
+type applier struct {
+	f     *FSM
+	e     *engine
+	batch *storage.Batch
+
+	docs     map[docKey]docState
+	requests map[string]*requestRecord // nil: forgotten by this run
+	seqs     map[uint64]requestSeqRecord
+	indexOps []indexOp
+
+	// The entry that is being applied.
+	logIndex uint64
+	ordinal  int             // of the command in the entry
+	seals    []*collection   // sealed by this entry
+	purged   map[uint32]bool // numbers of collections purged by this entry
+	dirty    []*collection   // whose counters this entry changed
+	cmds     []command
+
+	unsaved        []*collection // whose counters the batch must write
+	catalogChanged bool          // since the last publish
+	checks         hashHistory
+
+	key, val []byte // scratch
+	plan     []plannedWrite
+	vector   []float32
+}
+
+// maxBatchBytes ends a storage batch early, so that a run of large entries does
+// not take all memory.
+const maxBatchBytes = 64 << 20
+
+func newApplier(f *FSM, e *engine) *applier {
+	a := &applier{
+		f: f, e: e, batch: e.db.NewBatch(),
+		docs:     make(map[docKey]docState),
+		requests: make(map[string]*requestRecord),
+		seqs:     make(map[uint64]requestSeqRecord),
+		purged:   make(map[uint32]bool),
+	}
+	a.checks.record(e.applied, e.sum.stateHash())
+	return a
+}
+
+// indexOp is something to tell an index, after the storage batch is committed.
+type indexOp struct {
+	kind     indexOpKind
+	c        *collection
+	slot     index.Slot
+	at       uint64 // log index; of a seal also the generation's
+	gen      uint64
+	vector   []byte
+	metadata []byte
+}
+
+type indexOpKind uint8
+
+const (
+	indexAppend indexOpKind = iota + 1
+	indexDelete
+	indexOpen
+	indexSeal
+	indexDrop
+)
+
+// Apply applies one entry; see ApplyBatch.
+func (f *FSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch applies committed entries in one storage batch. The response of a
+// command entry is []*fsmv1.Result, one a command; nil for an entry that was
+// applied before. An entry that cannot be decoded stops the process with its log
+// index.
+func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
+	out := make([]any, len(logs))
+	if f.failed != nil {
+		f.fail(logs[0].Index, f.failed)
+		return out
+	}
+	a := f.apply
+	worked := false
+	for i, l := range logs {
+		if l.Index <= f.eng.applied {
+			continue
+		}
+		worked = true
+		if l.Type == raft.LogCommand {
+			res, err := a.entry(l)
+			if err != nil {
+				f.fail(l.Index, err)
+				return out
+			}
+			out[i] = res
+		}
+		if err := a.endEntry(l); err != nil {
+			f.fail(l.Index, err)
+			return out
+		}
+	}
+	if !worked {
+		return out
+	}
+	if err := a.finish(); err != nil {
+		f.fail(f.eng.applied, err)
+		return make([]any, len(logs))
+	}
+	f.publish()
+	a.retireDropped()
+	f.metrics.applied(len(logs))
+	return out
+}
+
+func (f *FSM) fail(logIndex uint64, err error) {
+	f.failed = err
+	f.cfg.Logger.Error("raftfsm: cannot apply", "log_index", logIndex, "error", err)
+	f.cfg.Fatal(logIndex, err)
+}
+
+// entry applies the commands of one entry.
+func (a *applier) entry(l *raft.Log) ([]*fsmv1.Result, error) {
+	var err error
+	clear(a.cmds)
+	if a.cmds, err = decodeEntry(l.Data, a.cmds[:0]); err != nil {
+		return nil, fmt.Errorf("decode entry: %w", err)
+	}
+	a.logIndex = l.Index
+	if err := a.beforeEntry(); err != nil {
+		return nil, err
+	}
+	results := make([]*fsmv1.Result, len(a.cmds))
+	for i := range a.cmds {
+		a.ordinal = i
+		if results[i], err = a.command(&a.cmds[i]); err != nil {
+			return nil, fmt.Errorf("command %d: %w", i, err)
+		}
+		a.f.metrics.result(results[i].GetStatus())
+	}
+	return results, nil
+}
+
+// beforeEntry commits what is pending if this entry will iterate over storage,
+// or if there is much of it. It happens between entries only: a half-applied
+// entry must never be committed.
+func (a *applier) beforeEntry() error {
+	iterates := false
+	for i := range a.cmds {
+		iterates = iterates || a.cmds[i].kind == opPurgeSlots || a.cmds[i].kind == opPurgeCollection
+	}
+	if a.batch.Empty() || !iterates && a.batch.Bytes() < maxBatchBytes {
+		return nil
+	}
+	return a.commit()
+}
+
+// endEntry moves the applied index and brings the state hash up to date, so that
+// it is known at every log index, however entries are batched.
+func (a *applier) endEntry(l *raft.Log) error {
+	e := a.e
+	e.applied, e.term = l.Index, l.Term
+	if err := a.endSeals(); err != nil {
+		return err
+	}
+	clear(a.purged)
+	for _, c := range a.dirty {
+		a.foldCounters(c)
+	}
+	a.dirty = a.dirty[:0]
+	a.val = e.meta.append(a.val[:0])
+	if string(a.val) != string(e.metaHashed) {
+		e.sum.remove([]byte(keyState), e.metaHashed)
+		e.sum.add([]byte(keyState), a.val)
+		e.metaHashed = append(e.metaHashed[:0], a.val...)
+	}
+	a.checks.record(e.applied, e.sum.stateHash())
+	return nil
+}
+
+func (a *applier) touch(c *collection) {
+	if len(a.dirty) == 0 || a.dirty[len(a.dirty)-1] != c {
+		a.dirty = append(a.dirty, c)
+	}
+}
+
+func (a *applier) foldCounters(c *collection) {
+	if a.e.byID[c.rec.GetCollectionId()] != c {
+		return // dropped meanwhile
+	}
+	a.val = c.cnt.append(a.val[:0])
+	if string(a.val) == string(c.cntHashed) {
+		return
+	}
+	a.key = appendNumberKey(a.key[:0], prefixCounters, c.number)
+	if c.cntHashed != nil {
+		a.e.sum.remove(a.key, c.cntHashed)
+	}
+	a.e.sum.add(a.key, a.val)
+	c.cntHashed = append(c.cntHashed[:0], a.val...)
+	if !c.cntUnsaved {
+		c.cntUnsaved = true
+		a.unsaved = append(a.unsaved, c)
+	}
+}
+
+// commit writes the batch with the applied index. Readers do not see it yet.
+func (a *applier) commit() error {
+	e := a.e
+	for _, c := range a.unsaved {
+		c.cntUnsaved = false
+		if e.byID[c.rec.GetCollectionId()] != c {
+			continue
+		}
+		if err := a.batch.Set(appendNumberKey(a.key[:0], prefixCounters, c.number), c.cntHashed); err != nil {
+			return err
+		}
+	}
+	a.unsaved = a.unsaved[:0]
+	if err := a.batch.Set([]byte(keyState), e.metaHashed); err != nil {
+		return err
+	}
+	rec := appliedRecord{applied: e.applied, term: e.term, hash: e.sum.stateHash()}
+	if err := a.batch.Set([]byte(keyApplied), rec.append(a.val[:0])); err != nil {
+		return err
+	}
+	if err := a.batch.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// finish commits the run and tells the indexes.
+func (a *applier) finish() error {
+	if err := a.commit(); err != nil {
+		return err
+	}
+	for i := range a.indexOps {
+		if err := a.tellIndex(&a.indexOps[i]); err != nil {
+			return err
+		}
+	}
+	clear(a.docs)
+	clear(a.requests)
+	clear(a.seqs)
+	return nil
+}
+
+func (a *applier) tellIndex(op *indexOp) error {
+	c := op.c
+	switch op.kind {
+	case indexAppend:
+		d := int(c.rec.GetDimension())
+		if cap(a.vector) < d {
+			a.vector = make([]float32, d)
+		}
+		v := a.vector[:d]
+		decodeVector(v, op.vector)
+		c.idx.Append(op.slot, v, op.metadata)
+	case indexDelete:
+		c.idx.Delete(op.slot, op.at)
+	case indexSeal:
+		c.src.sealed.Store(op.at)
+		c.idx.Seal(op.gen, op.at)
+	case indexOpen:
+		if err := a.e.openEmptyIndex(context.Background(), c); err != nil {
+			return fmt.Errorf("collection %q: %w", c.rec.GetName(), err)
+		}
+	}
+	return nil
+}
+
+// retireDropped closes the indexes of dropped collections behind the last
+// reader. It comes after publish and ends the run.
+func (a *applier) retireDropped() {
+	for i := range a.indexOps {
+		if op := &a.indexOps[i]; op.kind == indexDrop {
+			idx, name, log, dir := op.c.idx, op.c.rec.GetName(), a.f.cfg.Logger, a.e.store.indexPath(a.e.cfg, op.c.number)
+			fs := a.f.cfg.FS
+			a.f.life.retire(func() {
+				if err := idx.Close(); err != nil {
+					log.Error("raftfsm: close index of dropped collection", "collection", name, "error", err)
+				}
+				if dir != "" {
+					if err := fs.RemoveAll(dir); err != nil {
+						log.Warn("raftfsm: remove graphs of dropped collection", "collection", name, "error", err)
+					}
+				}
+			})
+		}
+	}
+	clear(a.indexOps)
+	a.indexOps = a.indexOps[:0]
+}
+
+// set writes a key that has no value yet, or whose value is old.
+func (a *applier) set(key, old, value []byte) error {
+	if old != nil {
+		a.e.sum.remove(key, old)
+	}
+	a.e.sum.add(key, value)
+	return a.batch.Set(key, value)
+}
+
+// remove deletes a key whose value is old.
+func (a *applier) remove(key, old []byte) error {
+	a.e.sum.remove(key, old)
+	return a.batch.Delete(key)
+}
+
+// hashHistory remembers the state hash at the last hashRing log indexes that
+// were applied.
+type hashHistory struct {
+	ring []indexedHash
+	next int
+}
+
+type indexedHash struct {
+	logIndex uint64
+	hash     StateHash
+}
+
+func (h *hashHistory) record(logIndex uint64, hash StateHash) {
+	if len(h.ring) < hashRing {
+		h.ring = append(h.ring, indexedHash{logIndex, hash})
+		return
+	}
+	h.ring[h.next] = indexedHash{logIndex, hash}
+	h.next = (h.next + 1) % hashRing
+}
+
+func (h *hashHistory) at(logIndex uint64) (StateHash, bool) {
+	for _, x := range h.ring {
+		if x.logIndex == logIndex {
+			return x.hash, true
+		}
+	}
+	return StateHash{}, false
+}

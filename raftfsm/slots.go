@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package raftfsm
+
+import (
+	"encoding/binary"
+
+	"github.com/akidb/akidb/index"
+)
+
+// slotTable keeps in RAM what a search result needs of its slot: document id,
+// version and external id, so that a search without a payload reads no storage.
+//
+// Apply puts slots in increasing order and never changes one; holes are slots
+// that were dead when the table was loaded. Readers use a slotView taken after
+// the slots it covers were put; later puts write other elements of the same
+// arrays, so the two need no lock. Nothing in the arrays is a pointer, so the
+// garbage collector does not look into them.
+type slotTable struct {
+	// refs[s/slotsPerChunk][s%slotsPerChunk] is 0 or 1 + the position of the
+	// entry of slot s in data, in units of entryAlign bytes.
+	refs [][]uint32
+	data [][]byte
+	used int // bytes of the last chunk of data
+}
+
+const (
+	slotsPerChunk = 1024
+	chunkBytes    = 16 << 10
+	entryAlign    = 4
+)
+
+// slotView reads the slots that were put before it was taken.
+type slotView struct {
+	refs [][]uint32
+	data [][]byte
+}
+
+func (t *slotTable) view() slotView { return slotView{refs: t.refs, data: t.data} }
+
+func (t *slotTable) put(slot index.Slot, id string, externalID *string, version uint64) {
+	chunk, at := int(slot/slotsPerChunk), slot%slotsPerChunk
+	for len(t.refs) <= chunk {
+		t.refs = append(t.refs, nil)
+	}
+	if t.refs[chunk] == nil {
+		t.refs[chunk] = make([]uint32, slotsPerChunk)
+	}
+	size := 4 + len(id) + binary.MaxVarintLen64
+	if externalID != nil {
+		size += 2 + len(*externalID)
+	}
+	if len(t.data) == 0 || t.used+size > chunkBytes {
+		t.data = append(t.data, make([]byte, chunkBytes))
+		t.used = 0
+	}
+	last := len(t.data) - 1
+	pos := last*chunkBytes + t.used
+	b := t.data[last][t.used:t.used]
+	head := uint16(len(id)) << 1
+	if externalID != nil {
+		head |= 1
+	}
+	b = binary.LittleEndian.AppendUint16(b, head)
+	b = append(b, id...)
+	b = binary.AppendUvarint(b, version)
+	if externalID != nil {
+		b = binary.LittleEndian.AppendUint16(b, uint16(len(*externalID)))
+		b = append(b, *externalID...)
+	}
+	t.used += (len(b) + entryAlign - 1) / entryAlign * entryAlign
+	t.refs[chunk][at] = uint32(pos/entryAlign) + 1
+}
+
+// bytes is what the slots of the view take of RAM.
+func (v slotView) bytes() int64 {
+	return int64(len(v.data))*chunkBytes + int64(len(v.refs))*slotsPerChunk*4
+}
+
+// entry is the encoded entry of a slot and all behind it; nil if there is none.
+func (v slotView) entry(slot index.Slot) []byte {
+	chunk := int(slot / slotsPerChunk)
+	if chunk >= len(v.refs) || v.refs[chunk] == nil {
+		return nil
+	}
+	ref := v.refs[chunk][slot%slotsPerChunk]
+	if ref == 0 {
+		return nil
+	}
+	pos := int(ref-1) * entryAlign
+	return v.data[pos/chunkBytes][pos%chunkBytes:]
+}
+
+// idBytes is the document id of a slot, aliasing the table; nil if there is none.
+func (v slotView) idBytes(slot index.Slot) []byte {
+	b := v.entry(slot)
+	if b == nil {
+		return nil
+	}
+	n := int(binary.LittleEndian.Uint16(b) >> 1)
+	return b[2 : 2+n]
+}
+
+// fill sets the id, version and external id of d; false if there is no slot.
+func (v slotView) fill(slot index.Slot, d *Document) bool {
+	b := v.entry(slot)
+	if b == nil {
+		return false
+	}
+	head := binary.LittleEndian.Uint16(b)
+	b = b[2:]
+	n := int(head >> 1)
+	d.ID, b = string(b[:n]), b[n:]
+	version, n := binary.Uvarint(b)
+	d.Version, b = version, b[n:]
+	if head&1 != 0 {
+		n = int(binary.LittleEndian.Uint16(b))
+		ext := string(b[2 : 2+n])
+		d.ExternalID = &ext
+	}
+	return true
+}
