@@ -176,3 +176,56 @@ func TestL2U8TermRowsIsL2(t *testing.T) {
 		}
 	})
 }
+
+// FuzzCodeKernels: every variant agrees with generic on any bytes, as 8-bit
+// codes, as bits and as blocks of FastScan; the input is split into a query and
+// a row.
+func FuzzCodeKernels(f *testing.F) {
+	f.Add([]byte{0, 255, 128, 127})
+	f.Add(make([]byte, 512))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if len(data) > 2*maxCodes {
+			return
+		}
+		a, b := data[:len(data)/2], data[len(data)/2:][:len(data)/2]
+		blocks := len(a) / 64 * 64
+		words := func(v []byte) []uint64 {
+			w := make([]uint64, len(v)/8)
+			for i := range w {
+				w[i] = binary.LittleEndian.Uint64(v[8*i:])
+			}
+			return w
+		}
+		wa, wb := words(a), words(b)
+		wa = wa[:len(wa)/planes*planes]
+		var wantSums [FastScanLanes]uint32
+		fastScanGeneric(a[:blocks], b[:blocks], &wantSums)
+		for _, v := range variants() {
+			if !v.usable {
+				continue
+			}
+			v.use()
+			for _, k := range codeKernels {
+				if got, want := k.one(a, b), k.generic(a, b); got != want {
+					t.Errorf("%s %s: %d, generic %d", v.name, k.name, got, want)
+				}
+			}
+			if got, want := Hamming(wa, wb[:len(wa)]), hammingGeneric(wa, wb[:len(wa)]); got != want {
+				t.Errorf("%s Hamming: %d, generic %d", v.name, got, want)
+			}
+			row, out := wb[:len(wa)/planes], make([]int32, 1)
+			DotBits4Rows(wa, row, len(row), []uint32{0}, out)
+			if want := dotBits4Generic(wa, row); out[0] != want {
+				t.Errorf("%s DotBits4: %d, generic %d", v.name, out[0], want)
+			}
+			if blocks > 0 {
+				sums := make([]uint32, FastScanLanes)
+				FastScan(a[:blocks], b[:blocks], sums)
+				if [FastScanLanes]uint32(sums) != wantSums {
+					t.Errorf("%s FastScan: %v, generic %v", v.name, sums, wantSums)
+				}
+			}
+			v.restore()
+		}
+	})
+}

@@ -31,6 +31,8 @@
 //	DotBits4Rows(query, base []uint64, stride int, ids []uint32, out []int32)
 //	FastScan(lut, blocks []byte, out []uint32), with FastScanPut and FastScanTable
 //
+// and Prefetch[T any](row []T) for what a search reads next.
+//
 // The Rows kernels take one query to the rows base[id*stride:] of a row-major
 // arena, write out[i] for ids[i] and prefetch the rows that come next in ids.
 // They are what a graph search should call: once per vertex with all the
@@ -66,11 +68,26 @@ const (
 // fuses multiply and add changes nothing; overflow and underflow cannot happen.
 func Normalize(dst, src []float32) bool {
 	checkLen(len(dst), len(src))
-	var sum [4]float64
-	for i, x := range src {
-		sum[i&3] += float64(x) * float64(x)
+	var s0, s1, s2, s3 float64 // four, for speed; element i goes to sum i mod 4
+	rest := src
+	for ; len(rest) >= 4; rest = rest[4:] {
+		x0, x1, x2, x3 := float64(rest[0]), float64(rest[1]), float64(rest[2]), float64(rest[3])
+		s0 += x0 * x0
+		s1 += x1 * x1
+		s2 += x2 * x2
+		s3 += x3 * x3
 	}
-	total := (sum[0] + sum[1]) + (sum[2] + sum[3])
+	for i, x := range rest { // at most three
+		switch square := float64(x) * float64(x); i {
+		case 0:
+			s0 += square
+		case 1:
+			s1 += square
+		default:
+			s2 += square
+		}
+	}
+	total := (s0 + s1) + (s2 + s3)
 	if total == 0 || math.IsInf(total, 0) || math.IsNaN(total) {
 		return false
 	}

@@ -103,6 +103,11 @@ func fastScan(lut, block []byte, sums *[FastScanLanes]uint32) {
 	}
 }
 
+func prefetch(row []byte) { prefetchLines(row) }
+
+//go:noescape
+func prefetchLines(row []byte)
+
 // The kernels below are the Generic ones of the same name; len(ids) > 0, and
 // the callers have checked that every row lies inside base.
 

@@ -33,3 +33,5 @@ func dotBits4Rows(query, base []uint64, stride int, ids []uint32, out []int32) {
 func fastScan(lut, block []byte, sums *[FastScanLanes]uint32) {
 	fastScanGeneric(lut, block, sums)
 }
+
+func prefetch([]byte) {}
