@@ -89,3 +89,21 @@ func (x *Index) advance(b *builder) bool {
 	}
 	return true
 }
+
+// mergePayload joins small payload runs as they come.
+func (x *Index) mergePayload() {
+	for {
+		select {
+		case <-x.merge:
+		case <-x.stop:
+			return
+		}
+		for x.payload.merge() {
+			select {
+			case <-x.stop:
+				return
+			default:
+			}
+		}
+	}
+}

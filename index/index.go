@@ -145,9 +145,10 @@ type Index struct {
 	closed bool
 	idle   chan struct{} // closed and replaced when the builder has nothing to do
 
-	wake chan struct{} // of capacity one: there may be work
-	stop chan struct{}
-	done sync.WaitGroup
+	wake  bell // for the builder
+	merge bell // for the merger of payload runs
+	stop  chan struct{}
+	done  sync.WaitGroup
 }
 
 // Open builds the index of a generation: from the checkpoint in cfg.Dir as far
@@ -159,9 +160,10 @@ func Open(ctx context.Context, cfg Config, generation uint64, src Source) (*Inde
 	}
 	x := &Index{
 		cfg:     cfg,
-		payload: newPayload(cfg.Fields, src),
+		payload: newPayload(),
 		idle:    make(chan struct{}),
-		wake:    make(chan struct{}, 1),
+		wake:    make(bell, 1),
+		merge:   make(bell, 1),
 		stop:    make(chan struct{}),
 	}
 	x.scratches.New = func() any { return new(scratch) }
@@ -175,13 +177,16 @@ func Open(ctx context.Context, cfg Config, generation uint64, src Source) (*Inde
 		return nil, err
 	}
 	x.done.Go(x.build)
-	x.nudge()
+	x.done.Go(x.mergePayload)
+	x.wake.nudge()
 	return x, nil
 }
 
 // load takes the replicated state of the generation in.
 func (x *Index) load(ctx context.Context, g *generation, src Source) error {
 	last := int64(-1)
+	x.payload.bulk(true)
+	defer x.payload.bulk(false)
 	err := src.Scan(0, func(e Entry) error {
 		if int64(e.Slot) <= last {
 			return fmt.Errorf("index: slot %d came after slot %d", e.Slot, last)
@@ -213,11 +218,14 @@ func (x *Index) acquire() *generation {
 // Append takes the vector and payload of the next slot. It never waits for the
 // graph; the slot is visible to views whose Slots is above it.
 func (x *Index) Append(slot Slot, vector []float32, payload []byte) {
-	x.payload.add(slot, payload)
+	// Payload first: what a search sees of the vectors it can filter.
+	if x.payload.add(slot, payload) {
+		x.merge.nudge()
+	}
 	x.mu.Lock()
 	x.current.Load().append(slot, vector, 0)
 	x.mu.Unlock()
-	x.nudge()
+	x.wake.nudge()
 }
 
 // Delete marks a slot dead from log index at on.
@@ -244,7 +252,7 @@ func (x *Index) Seal(generation, at uint64) {
 	}
 	x.next = g
 	x.mu.Unlock()
-	x.nudge()
+	x.wake.nudge()
 }
 
 // Match calls fn for the matching slots of a view in increasing order until it
@@ -252,10 +260,12 @@ func (x *Index) Seal(generation, at uint64) {
 func (x *Index) Match(ctx context.Context, f *Filter, v View, fn func(Slot) bool) error {
 	g := x.acquire()
 	defer g.release()
-	r := request{x: x, ctx: ctx, q: &Query{Filter: f}, g: g}
+	s := x.scratches.Get().(*scratch)
+	defer x.scratches.Put(s)
+	r := request{x: x, ctx: ctx, g: g, s: s}
 	r.see = sight{g: g, bound: g.lowerBound(v.Slots, g.total.Load()), applied: v.Applied, anyDead: g.garbage.Load() > 0}
 	if f != nil {
-		if err := r.evaluate(v); err != nil {
+		if err := r.evaluate(f); err != nil {
 			return err
 		}
 	}
@@ -358,10 +368,12 @@ func (x *Index) Close() error {
 	return nil
 }
 
-// nudge tells the builder that there may be work.
-func (x *Index) nudge() {
+// bell tells a goroutine that there may be work; its capacity is one.
+type bell chan struct{}
+
+func (b bell) nudge() {
 	select {
-	case x.wake <- struct{}{}:
+	case b <- struct{}{}:
 	default:
 	}
 }

@@ -19,6 +19,9 @@ type scratch struct {
 	results  []uint64
 	dists    []float32
 	visited  int
+	// Of filters: a bit per vertex, and what evaluates them.
+	bits      []uint64
+	evaluator evaluator
 }
 
 // need makes room for n ids and their keys.
