@@ -83,6 +83,8 @@ var errorRules = [...]rule{
 	{raftfsm.ErrInvalid, codes.InvalidArgument, reasonInvalid, classPermanent},
 	{raftfsm.ErrEntryConflict, codes.Aborted, "ENTRY_CONFLICT", classNotApplied},
 	{raftfsm.ErrStale, codes.Aborted, "STALE_PROPOSAL", classNotApplied},
+	{raftfsm.ErrDiverged, codes.Unavailable, "FENCED", classNotApplied},
+	{raftfsm.ErrClosed, codes.Unavailable, "SHUTTING_DOWN", classNotApplied},
 	{raftfsm.ErrCorrupt, codes.DataLoss, "CORRUPT", classPermanent},
 
 	{index.ErrBadQuery, codes.InvalidArgument, "BAD_QUERY", classPermanent},

@@ -73,6 +73,8 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		{raftfsm.ErrInvalid, codes.InvalidArgument, 400, "INVALID_ARGUMENT", "permanent"},
 		{raftfsm.ErrEntryConflict, codes.Aborted, 409, "ENTRY_CONFLICT", "not_applied"},
 		{raftfsm.ErrStale, codes.Aborted, 409, "STALE_PROPOSAL", "not_applied"},
+		{raftfsm.ErrDiverged, codes.Unavailable, 503, "FENCED", "not_applied"},
+		{raftfsm.ErrClosed, codes.Unavailable, 503, "SHUTTING_DOWN", "not_applied"},
 		{raftfsm.ErrCorrupt, codes.DataLoss, 500, "CORRUPT", "permanent"},
 		{index.ErrBadQuery, codes.InvalidArgument, 400, "BAD_QUERY", "permanent"},
 		{index.ErrBadFilter, codes.InvalidArgument, 400, "BAD_FILTER", "permanent"},

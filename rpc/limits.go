@@ -2,7 +2,11 @@
 
 package rpc
 
-import "time"
+import (
+	"time"
+
+	"github.com/akidb/akidb/raftfsm"
+)
 
 // Bounds of the API. docs/rest.md and docs/errors.md repeat what callers meet.
 const (
@@ -11,23 +15,23 @@ const (
 	maxScrollLimit  = 10_000
 	maxFetchIDs     = 10_000
 	maxQueries      = 1_000 // of one QueryBatch
-	maxBatchWrites  = 10_000
-	maxBatchBytes   = 32 << 20
-	maxDocIDBytes   = 256
-	maxExternalID   = 1024
-	maxPayloadBytes = 64 << 10
-	maxDimension    = 16_384
-	maxNameBytes    = 1024 // 255 characters of up to four bytes
-	maxNameRunes    = 255
-	maxModelBytes   = 256
+	maxBatchWrites  = raftfsm.MaxBatchWrites
+	maxBatchBytes   = raftfsm.MaxBatchBytes
+	maxDocIDBytes   = raftfsm.MaxDocIDBytes
+	maxExternalID   = raftfsm.MaxExternalIDBytes
+	maxPayloadBytes = raftfsm.MaxMetadataBytes
+	maxDimension    = raftfsm.MaxDimension
+	maxNameBytes    = 4 * raftfsm.MaxNameRunes
+	maxNameRunes    = raftfsm.MaxNameRunes
+	maxModelBytes   = raftfsm.MaxEmbeddingModel
 	// maxRequestIDBytes leaves room for what derived request ids append within
-	// the 128 bytes the state machine remembers.
-	maxRequestIDBytes = 100
+	// the bytes the state machine remembers.
+	maxRequestIDBytes = raftfsm.MaxRequestIDBytes - 28
 	maxTokenBytes     = 256
 	maxFilterTests    = 1_024
 	maxFilterDepth    = 16
 	maxFilterValues   = 10_000
-	maxPayloadIndexes = 64
+	maxPayloadIndexes = raftfsm.MaxPayloadIndexes
 	maxPathBytes      = 256 // a payload field's path
 
 	// maxReplyVectorBytes bounds the vectors of one reply.
@@ -40,8 +44,8 @@ const (
 	ingestBatchDocs  = 1_000
 	ingestBatchBytes = 4 << 20
 
-	maxJSONDepth    = 100 // of a request
-	maxPayloadDepth = 64  // of a payload
+	maxJSONDepth    = 100                          // of a request
+	maxPayloadDepth = raftfsm.MaxMetadataDepth - 1 // the scalars within count there
 	maxMessageBytes = 40 << 20
 	maxSendBytes    = 256 << 20
 	maxHeaderBytes  = 64 << 10

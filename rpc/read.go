@@ -347,7 +347,13 @@ func (s *service) Count(ctx context.Context, r *collectionv1.CountRequest) (*col
 }
 
 // scrollStep is how many documents a scroll reads before it looks at the bytes.
-const scrollStep = 256
+// Every step of a filtered scroll evaluates the filter anew, so it is large.
+func scrollStep(rec *fsmv1.CollectionRecord, vectors bool) int {
+	if !vectors {
+		return 4096
+	}
+	return max(16, min(4096, pageBytes/(4*int(rec.GetDimension()))))
+}
 
 // Scroll implements collectionv1.CollectionServiceServer.
 func (s *service) Scroll(ctx context.Context, r *collectionv1.ScrollRequest) (*collectionv1.ScrollResponse, error) {
@@ -382,13 +388,18 @@ func (s *service) Scroll(ctx context.Context, r *collectionv1.ScrollRequest) (*c
 		AppliedIndex: v.applied, SessionToken: v.token, ServedBy: v.by, Consistency: v.consistency,
 	}
 	project := raftfsm.Projection{Vector: r.GetIncludeVector(), Metadata: wanted(r.IncludeMetadata)}
-	for size := 0; ; {
-		step := min(scrollStep, limit-len(out.Documents))
+	for size, stepMax := 0, scrollStep(c.Record(), project.Vector); ; {
+		// One more than is wanted tells whether there is a next page.
+		step := min(stepMax, limit+1-len(out.Documents))
 		docs, err := c.Scroll(ctx, filter, after, step, project)
 		if err != nil {
 			return nil, err
 		}
 		for i := range docs {
+			if len(out.Documents) == limit || size >= pageBytes {
+				out.NextCursor = cursorAfter(after)
+				return out, nil
+			}
 			out.Documents = append(out.Documents, vectorDocument(&docs[i]))
 			size += documentBytes(&docs[i])
 			after = docs[i].ID
@@ -396,18 +407,7 @@ func (s *service) Scroll(ctx context.Context, r *collectionv1.ScrollRequest) (*c
 		if len(docs) < step {
 			return out, nil
 		}
-		if len(out.Documents) == limit || size >= pageBytes {
-			break
-		}
 	}
-	more, err := c.Scroll(ctx, filter, after, 1, raftfsm.Projection{})
-	if err != nil {
-		return nil, err
-	}
-	if len(more) > 0 {
-		out.NextCursor = cursorAfter(after)
-	}
-	return out, nil
 }
 
 // A cursor is a version byte and the last id of the page before, in base64url.

@@ -12,7 +12,9 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/akidb/akidb/index"
 	"github.com/akidb/akidb/node"
+	"github.com/akidb/akidb/raftfsm"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
@@ -226,23 +228,16 @@ func createOf(r *collectionv1.CreateCollectionRequest) (*fsmv1.CreateCollection,
 		return nil, err
 	}
 	return &fsmv1.CreateCollection{
-		Tenant: defaultTenant, Database: defaultDatabase,
+		Tenant: raftfsm.DefaultTenant, Database: raftfsm.DefaultDatabase,
 		Name: r.GetName(), Dimension: r.GetDimension(), Metric: metric, EmbeddingModel: model,
 		Index: params, PayloadIndexes: fields,
 	}, nil
 }
 
-// The tenant and the database that exist from the start.
-const (
-	defaultTenant   = "default"
-	defaultDatabase = "default"
-)
-
 // Defaults of index parameters, resolved here so that the log says what counts.
 const (
 	defaultM              = 16
 	defaultEfConstruction = 200
-	defaultQuantization   = "sq8"
 )
 
 func paramsOf(p *collectionv1.IndexParams) (*fsmv1.IndexParams, error) {
@@ -258,7 +253,7 @@ func paramsOf(p *collectionv1.IndexParams) (*fsmv1.IndexParams, error) {
 		out.EfConstruction = max(defaultEfConstruction, out.M)
 	}
 	if out.Quantization == "" {
-		out.Quantization = defaultQuantization
+		out.Quantization = string(index.DefaultQuantization)
 	}
 	switch {
 	case out.M < 4 || out.M > 128:

@@ -294,7 +294,11 @@ func (s *service) Batch(ctx context.Context, r *collectionv1.BatchRequest) (*col
 			}
 		}
 		writes = w.writes
-		return w.command(), nil
+		cmd := w.command()
+		if n := proto.Size(cmd); n > maxBatchBytes-1024 { // room for what the node adds
+			return nil, invalidf("ops", "make an entry of %d bytes, more than %d; send smaller batches", n, maxBatchBytes-1024)
+		}
+		return cmd, nil
 	})
 	if err != nil {
 		return nil, inBatch(res, err)
