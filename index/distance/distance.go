@@ -31,7 +31,8 @@
 //	DotBits4Rows(query, base []uint64, stride int, ids []uint32, out []int32)
 //	FastScan(lut, blocks []byte, out []uint32), with FastScanPut and FastScanTable
 //
-// and Prefetch[T any](row []T) for what a search reads next.
+// and Hadamard(v []float32) for the rotation such codes are taken after, and
+// Prefetch[T any](row []T) for what a search reads next.
 //
 // The Rows kernels take one query to the rows base[id*stride:] of a row-major
 // arena, write out[i] for ids[i] and prefetch the rows that come next in ids.

@@ -2,7 +2,10 @@
 
 package distance
 
-import "fmt"
+import (
+	"encoding/binary"
+	"fmt"
+)
 
 // FastScanLanes is how many codes a block holds side by side.
 const FastScanLanes = 32
@@ -74,19 +77,21 @@ func FastScanTable(lut, query []byte) {
 		panic(fmt.Sprintf("distance: table of %d bytes for a query of %d", len(lut), len(query)))
 	}
 	for s := range len(lut) / segmentBytes {
-		table := lut[s*segmentBytes:][:segmentBytes]
-		table[0] = 0
-		for i := range segmentDims {
-			var q byte
-			if at := s*segmentDims + i; at < len(query) {
-				q = query[at]
-			}
-			if q > 63 {
-				panic(fmt.Sprintf("distance: query element of %d, at most 63", q))
-			}
-			for m := range 1 << i {
-				table[1<<i+m] = table[m] + q
+		var four uint32 // query[4*s:][:4], the first in the low byte
+		if at := s * segmentDims; at+segmentDims <= len(query) {
+			four = binary.LittleEndian.Uint32(query[at:])
+		} else if at < len(query) {
+			for i, x := range query[at:] {
+				four |= uint32(x) << (8 * i)
 			}
 		}
+		if four&0xc0c0_c0c0 != 0 {
+			panic("distance: query element above 63")
+		}
+		// Eight entries at once: byte m of a factor is bit i of m.
+		q := uint64(four)
+		low := q&0xff*0x0100_0100_0100_0100 + q>>8&0xff*0x0101_0000_0101_0000 + q>>16&0xff*0x0101_0101_0000_0000
+		binary.LittleEndian.PutUint64(lut[s*segmentBytes:], low)
+		binary.LittleEndian.PutUint64(lut[s*segmentBytes+8:], low+q>>24*0x0101_0101_0101_0101)
 	}
 }

@@ -274,6 +274,14 @@ func TestRowsOutsideTheArenaPanic(t *testing.T) {
 		"codes id":     func() { L2U8Rows(codes, codeBase, 64, []uint32{10}, codeOut) },
 		"codes length": func() { L2U8Rows(codes[:63], codeBase, 64, []uint32{0}, codeOut) },
 		"codes empty":  func() { DotU8S8Rows(nil, codeBase, 64, []uint32{0}, codeOut) },
+		"bits":         func() { HammingRows([]uint64{1}, []uint64{1}, 1, []uint32{1}, codeOut) },
+		"planes":       func() { DotBits4Rows([]uint64{1, 2, 3}, []uint64{1}, 1, []uint32{0}, codeOut) },
+		"words":        func() { Hamming(make([]uint64, maxWords+1), make([]uint64, maxWords+1)) },
+		"table":        func() { FastScan(codes[:63], codeBase[:63], make([]uint32, 32)) },
+		"table query":  func() { FastScanTable(codes, []byte{0, 64}) },
+		"lane":         func() { FastScanPut(codes, 32, nil) },
+		"hadamard":     func() { Hadamard(make([]float32, 24)) },
+		"term":         func() { L2U8TermRows(make([]int8, 64), 0, codeBase, 64, 61, []uint32{0}, codeOut) },
 		"too many":     func() { L2U8(make([]byte, maxCodes+1), make([]byte, maxCodes+1)) },
 	} {
 		func() {

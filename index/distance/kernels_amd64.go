@@ -103,6 +103,17 @@ func fastScan(lut, block []byte, sums *[FastScanLanes]uint32) {
 	}
 }
 
+func hadamard(v []float32) {
+	switch {
+	case useAVX512:
+		hadamardAVX512(v)
+	case useAVX2:
+		hadamardAVX2(v)
+	default:
+		hadamardGeneric(v)
+	}
+}
+
 func prefetch(row []byte) { prefetchLines(row) }
 
 //go:noescape
@@ -146,3 +157,11 @@ func fastScanAVX512(lut, block []byte, sums *[FastScanLanes]uint32)
 
 //go:noescape
 func fastScanAVX2(lut, block []byte, sums *[FastScanLanes]uint32)
+
+// len(v) is a power of two, 16 or more.
+
+//go:noescape
+func hadamardAVX512(v []float32)
+
+//go:noescape
+func hadamardAVX2(v []float32)

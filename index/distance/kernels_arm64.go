@@ -92,6 +92,15 @@ func fastScan(lut, block []byte, sums *[FastScanLanes]uint32) {
 	}
 }
 
+func hadamard(v []float32) {
+	switch {
+	case useNEON:
+		hadamardNEON(v)
+	default:
+		hadamardGeneric(v)
+	}
+}
+
 func prefetch(row []byte) { prefetchLines(row) }
 
 //go:noescape
@@ -126,3 +135,8 @@ func dotBits4RowsNEON(query, base []uint64, stride int, ids []uint32, out []int3
 
 //go:noescape
 func fastScanNEON(lut, block []byte, sums *[FastScanLanes]uint32)
+
+// len(v) is a power of two, 16 or more.
+//
+//go:noescape
+func hadamardNEON(v []float32)
