@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package settings
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func load(t *testing.T, file string, env []string, args ...string) (*Serve, error) {
+	t.Helper()
+	fs := pflag.NewFlagSet("t", pflag.ContinueOnError)
+	AddFlags(fs)
+	if file != "" {
+		path := filepath.Join(t.TempDir(), "config.toml")
+		if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", path)
+	}
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	return Load(fs, env)
+}
+
+func TestFlagsOverEnvironmentOverFileOverDefaults(t *testing.T) {
+	file := "zone = \"file\"\nmax_voters = 7\nsnapshot_interval = \"9m\"\nmax_memory = \"2GiB\"\nlog_store = \"bolt\"\ninsecure_dev = true\n[server]\nrest_port = 7000\n"
+	env := []string{"AKIDB_ZONE=env", "AKIDB_MAX_VOTERS=3", "AKIDB_GRPC_PORT=7001", "AKIDB_HOST=::1", "PATH=/bin",
+		"AKIDB_SERVICE_HOST=10.0.0.1", "AKIDB_PORT_9443_TCP=tcp://x", "AKIDB_TYPO=1"}
+	c, err := load(t, file, env, "--zone", "flag", "--node-id", "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Zone != "flag" || c.MaxVoters != 3 || c.SnapshotInterval != 9*time.Minute || c.MaxMemory != 2<<30 ||
+		c.LogStore != "bolt" || c.RESTAddr != "[::1]:7000" || c.GRPCAddr != "[::1]:7001" || c.TrailingLogs != 10240 {
+		t.Fatalf("got %+v", c)
+	}
+	if !reflect.DeepEqual(c.UnknownEnv, []string{"AKIDB_TYPO"}) {
+		t.Fatalf("unknown %q", c.UnknownEnv)
+	}
+	sources := map[string]string{}
+	for _, o := range c.Origins {
+		sources[o.Key] = o.Source
+	}
+	if sources["zone"] != "flag" || sources["max_voters"] != "environment" || !strings.HasSuffix(sources["max_memory"], "config.toml") ||
+		sources["max_index_backlog"] != "default" || sources["rest_addr"] != "from host, rest_port" {
+		t.Fatalf("sources %v", sources)
+	}
+}
+
+func TestErrorsNameTheKey(t *testing.T) {
+	tls := []string{"--tls-cert", "a", "--tls-key", "b", "--tls-ca", "c"}
+	for _, tc := range []struct {
+		file string
+		env  []string
+		args []string
+		want string
+	}{
+		{file: "zoen = 1", want: `unknown key "zoen"; did you mean "zone"`},
+		{file: "[raft]\nx = 1", want: `unknown key "raft.x"`},
+		{file: "max_voters = \"many\"", want: "max_voters from"},
+		{file: "zone = ", want: "config.toml"},
+		{env: []string{"AKIDB_HEARTBEAT_TIMEOUT=soon"}, want: `heartbeat_timeout from environment: "soon" is not a duration`},
+		{args: []string{"--max-memory", "lots"}, want: "max-memory"},
+		{args: append(tls, "--rest-addr", "0.0.0.0:8443"), want: "--rest-addr 0.0.0.0:8443 can be reached from other machines"},
+		{args: append(tls, "--grpc-addr", "db.example.org:9443"), want: "--grpc-addr db.example.org:9443 can be reached"},
+		{args: []string{"--tls-cert", "a"}, want: "belong together"},
+		{args: nil, want: "no certificate"},
+		{args: append(tls, "--bootstrap-expect", "3"), want: "needs --peers"},
+		{args: append(tls, "--raft-addr", "nowhere"), want: "--raft-addr"},
+		{args: append(tls, "--log-store", "etcd"), want: "--log-store"},
+		{args: append(tls, "--heartbeat-timeout", "1ms"), want: "--heartbeat-timeout"},
+		{args: append(tls, "--gossip-key", "eA=="), want: "--gossip-key: key 1"},
+	} {
+		if _, err := load(t, tc.file, tc.env, tc.args...); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%q %q %q: got %v, want %q", tc.file, tc.env, tc.args, err, tc.want)
+		}
+	}
+}
+
+// Every row of the table has its field, and every field its row.
+func TestTableAndStructAgree(t *testing.T) {
+	fields := map[string]bool{}
+	for f := range reflect.TypeFor[Serve]().Fields() {
+		if tag := f.Tag.Get("koanf"); tag != "-" {
+			fields[tag] = true
+		}
+	}
+	for _, s := range table() {
+		if !fields[s.key] {
+			t.Errorf("%s has no field", s.key)
+		}
+		delete(fields, s.key)
+	}
+	if len(fields) > 0 {
+		t.Errorf("not in the table: %v", fields)
+	}
+}
+
+func TestBytesRoundTrip(t *testing.T) {
+	for in, want := range map[string]Bytes{"0": 0, "1024": 1024, "4GiB": 4 << 30, "512Mi": 512 << 20, "1.5GB": 15e8, "7B": 7} {
+		var b, again Bytes
+		if err := b.Set(in); err != nil || b != want {
+			t.Errorf("%q: %d, %v", in, b, err)
+		}
+		if err := again.Set(b.String()); err != nil || again != b {
+			t.Errorf("%q → %q → %d, %v", in, b.String(), again, err)
+		}
+	}
+	for _, in := range []string{"", "x", "-1", "1.5B", "NaN", "1e40"} {
+		if err := new(Bytes).Set(in); err == nil {
+			t.Errorf("%q accepted", in)
+		}
+	}
+}
