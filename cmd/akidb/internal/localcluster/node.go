@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package localcluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/akidb/akidb/client"
+)
+
+// Node is one process of the cluster.
+type Node struct {
+	ID      string `json:"id"`
+	REST    string `json:"rest"`
+	GRPC    string `json:"grpc"`
+	Raft    string `json:"raft"`
+	Gossip  string `json:"gossip"`
+	Metrics string `json:"metrics"`
+
+	cluster *Cluster
+
+	mu   sync.Mutex // guards the field below
+	proc *process   // nil while it does not run
+}
+
+// process is one life of a node.
+type process struct {
+	cmd  *exec.Cmd
+	log  *os.File
+	done chan struct{} // closed when it has ended
+	err  error         // set before done is closed
+}
+
+func (n *Node) home() string { return filepath.Join(n.cluster.opt.Dir, n.ID) }
+
+// DataDir is where the node keeps its data.
+func (n *Node) DataDir() string { return filepath.Join(n.home(), "data") }
+
+// LogPath is where its log goes.
+func (n *Node) LogPath() string { return filepath.Join(n.home(), "node.log") }
+
+// PID is 0 while the node does not run.
+func (n *Node) PID() int {
+	if p := n.running(); p != nil {
+		return p.cmd.Process.Pid
+	}
+	return 0
+}
+
+func (n *Node) running() *process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.proc
+}
+
+// Start starts the node's process; it must not run.
+func (n *Node) Start() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.proc != nil {
+		return fmt.Errorf("%s runs already", n.ID)
+	}
+	c := n.cluster
+	args := []string{"serve", "--node-id", n.ID, "--data-dir", n.DataDir(),
+		"--rest-addr", n.REST, "--grpc-addr", n.GRPC, "--raft-addr", n.Raft, "--metrics-addr", n.Metrics,
+		"--gossip-addr", n.Gossip, "--gossip-key", c.layout.GossipKey,
+		"--peers", c.peers(), "--bootstrap-expect", fmt.Sprint(len(c.Nodes)),
+		"--tls-cert", filepath.Join(n.home(), n.ID+".crt"), "--tls-key", filepath.Join(n.home(), n.ID+".key"), "--tls-ca", c.CACert}
+	log, err := os.OpenFile(n.LogPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	cmd := exec.Command(c.opt.Binary, append(args, c.opt.Flags...)...)
+	cmd.Dir = n.home() // a config.toml of the caller's directory is not the node's
+	cmd.Env = childEnv(os.Environ())
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = childAttr()
+	if err := c.spawner.start(cmd); err != nil {
+		return errors.Join(fmt.Errorf("start %s: %w", n.ID, err), log.Close())
+	}
+	p := &process{cmd: cmd, log: log, done: make(chan struct{})}
+	n.proc = p
+	go func() { // ends with the process, which wait and Close see to
+		p.err = cmd.Wait()
+		p.log.Close()
+		n.mu.Lock()
+		n.proc = nil
+		n.mu.Unlock()
+		close(p.done)
+	}()
+	return nil
+}
+
+// childEnv leaves out the caller's AKIDB_ settings, which are not the node's.
+func childEnv(environ []string) []string {
+	var out []string
+	for _, kv := range environ {
+		if !strings.HasPrefix(kv, "AKIDB_") {
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+// Kill ends the process with SIGKILL and waits for its end.
+func (n *Node) Kill() {
+	if p := n.running(); p != nil {
+		_ = p.cmd.Process.Kill() // it may have ended by itself
+		<-p.done
+	}
+}
+
+// Stop asks the process to end gracefully and waits; SIGKILL when ctx ends.
+func (n *Node) Stop(ctx context.Context) error {
+	n.signal(stopSignal())
+	return n.wait(ctx)
+}
+
+func (n *Node) signal(s os.Signal) {
+	if p := n.running(); p != nil {
+		_ = p.cmd.Process.Signal(s) // it may have ended by itself
+	}
+}
+
+func (n *Node) wait(ctx context.Context) error {
+	p := n.running()
+	if p == nil {
+		return nil
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		return fmt.Errorf("%s did not stop in time and was killed; its log is %s", n.ID, n.LogPath())
+	}
+	return p.err
+}
+
+// WaitReady waits until the node says that it is ready.
+func (n *Node) WaitReady(ctx context.Context) error {
+	cl, err := n.cluster.Client(n)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	return n.waitReady(ctx, cl)
+}
+
+func (n *Node) waitReady(ctx context.Context, cl *client.Client) error {
+	p := n.running()
+	if p == nil {
+		return fmt.Errorf("%s ended; the end of its log:\n%s", n.ID, n.logTail())
+	}
+	var last string
+	for {
+		attempt, cancel := context.WithTimeout(ctx, time.Second)
+		st, err := cl.Status(attempt, n.GRPC)
+		cancel()
+		switch {
+		case err == nil && st.Ready:
+			return nil
+		case err == nil:
+			last = st.NotReadyReason
+		default:
+			last = err.Error()
+		}
+		select {
+		case <-p.done:
+			return fmt.Errorf("%s ended; the end of its log:\n%s", n.ID, n.logTail())
+		default:
+		}
+		if pause(ctx, readyPoll) != nil {
+			return fmt.Errorf("%s is not ready: %s; the end of its log:\n%s", n.ID, last, n.logTail())
+		}
+	}
+}
+
+// logTail is the end of the node's log.
+func (n *Node) logTail() string {
+	text, err := os.ReadFile(n.LogPath())
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.Split(bytes.TrimSpace(text), []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-12):], []byte("\n")))
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command akidb is the one binary of AkiDB: the server, the tools of its
+// operator, the demo and the benchmarks.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is main without the process, so that tests can call it. Results go to
+// stdout; everything for the eyes only goes to stderr.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	// The first signal asks for an orderly end, the second ends at once.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if !errors.Is(err, errSilent) {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			fmt.Fprintln(stderr, "akidb:", line)
+		}
+	}
+	return 1
+}
+
+// errSilent ends with status 1 what has already said why.
+var errSilent = errors.New("failed")
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "akidb",
+		Short: "A replicated vector database in one binary",
+		Long: `akidb is a vector database whose nodes behave as one: writes go through a Raft
+log, and every replica answers searches from its own memory.
+
+  akidb demo                      three nodes, real data, a killed leader: two minutes
+  akidb dev                       a local cluster to play with
+  akidb serve --help              one node of a real one
+  akidb import notes base.fvecs   fill a collection`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(newServe(), newConfig(), newDev(), newVersion())
+	return root
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/akidb/akidb/cmd/akidb/internal/certs"
+	"github.com/akidb/akidb/cmd/akidb/internal/settings"
+	"github.com/akidb/akidb/node"
+	"github.com/akidb/akidb/rpc"
+)
+
+func newServe() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Run one node",
+		Long: `serve runs one node of a cluster until SIGINT or SIGTERM, then hands leadership
+over and stops. A flag beats its variable, which beats config.toml, which beats
+the default; "akidb config check" shows what comes out. docs/cli.md has examples.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := settings.Load(cmd.Flags(), os.Environ())
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), cfg, cmd.ErrOrStderr())
+		},
+	}
+	settings.AddFlags(cmd.Flags())
+	return cmd
+}
+
+// serve runs a node until ctx ends. What is started first is stopped last.
+func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error) {
+	log := newLogger(cfg, logTo)
+	for _, name := range cfg.UnknownEnv {
+		log.Warn("unknown variable in the environment", "name", name)
+	}
+	if cfg.InsecureDev {
+		log.Warn("--insecure-dev: anybody who can reach this node can read and write everything")
+	}
+	apiTLS, peerServerTLS, peerClientTLS, err := loadTLS(cfg)
+	if err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	// Listen before storage is opened: a port that is taken shows at once, and
+	// connections made meanwhile wait instead of being refused.
+	lis, err := listenAll(cfg)
+	if err != nil {
+		return err
+	}
+	defer lis.close()
+
+	n, err := node.Open(ctx, nodeConfig(cfg, log, registry, peerServerTLS, peerClientTLS))
+	if err != nil {
+		return err
+	}
+	// The node is closed last: requests in flight still wait for it.
+	defer func() { err = errors.Join(err, closeNode(n, cfg.ShutdownTimeout)) }()
+
+	api, err := rpc.NewServer(rpc.Config{Node: n, Version: release, TLS: apiTLS, Logger: log.With("part", "api"),
+		Registerer: registry, Gatherer: registry, MemoryBudget: int64(cfg.MaxMemory)})
+	if err != nil {
+		return err
+	}
+	serving, ended := errgroup.WithContext(ctx)
+	serving.Go(func() error { return api.ServeGRPC(lis.grpc) })
+	serving.Go(func() error { return api.ServeREST(lis.rest) })
+	metrics := &http.Server{Handler: metricsHandler(api, registry), ReadHeaderTimeout: 5 * time.Second}
+	if lis.metrics != nil {
+		serving.Go(func() error { return ignoreClosed(metrics.Serve(lis.metrics)) })
+	}
+	serving.Go(func() error { return sayReady(ended, n, cfg, log) })
+
+	// From here on the node serves, until it is told to stop or a listener fails.
+	<-ended.Done()
+	log.Info("stopping", "reason", context.Cause(ended))
+	stopCtx, cancel := context.WithTimeout(context.Background(), cfg.ShutdownTimeout)
+	defer cancel()
+	// 1. Leadership goes while this node still answers: writes that are under
+	//    way are forwarded to the new leader instead of failing.
+	handOver(stopCtx, n, log)
+	// 2. The API says NOT_SERVING, takes no new requests and finishes the others.
+	err = errors.Join(err, api.Stop(stopCtx))
+	// 3. Metrics stay until the last request is counted.
+	err = errors.Join(err, metrics.Shutdown(stopCtx), serving.Wait())
+	// 4. The node: deferred above.
+	return err
+}
+
+// loadTLS reads the certificates; all nil under --insecure-dev without any.
+func loadTLS(cfg *settings.Serve) (api, peerServer, peerClient *tls.Config, err error) {
+	if cfg.TLSCert == "" {
+		return nil, nil, nil, nil
+	}
+	files, err := certs.OpenFiles(cfg.TLSCert, cfg.TLSKey, cfg.TLSCA)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	peerServer, peerClient = files.Peers()
+	return files.API(), peerServer, peerClient, nil
+}
+
+func newLogger(cfg *settings.Serve, w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // validated
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts)).With("node", cfg.NodeID)
+	}
+	return slog.New(slog.NewTextHandler(w, opts)).With("node", cfg.NodeID)
+}
+
+func nodeConfig(cfg *settings.Serve, log *slog.Logger, reg prometheus.Registerer, serverTLS, clientTLS *tls.Config) node.Config {
+	keys, _ := cfg.GossipKeys() // validated
+	return node.Config{
+		NodeID: cfg.NodeID, DataDir: cfg.DataDir,
+		RaftAddr: cfg.RaftAddr, AdvertiseAddr: cfg.AdvertiseAddr,
+		GossipAddr: cfg.GossipAddr, AdvertiseGossipAddr: cfg.AdvertiseGossipAddr, GossipKeys: keys,
+		GRPCAddr: cfg.AdvertiseGRPCAddr, RESTAddr: cfg.AdvertiseRESTAddr,
+		Zone: cfg.Zone, Version: release,
+		Peers: cfg.PeerList(), BootstrapExpect: cfg.BootstrapExpect, MaxVoters: cfg.MaxVoters,
+		ServerTLS: serverTLS, ClientTLS: clientTLS,
+		LogStore: cfg.LogStore, HeartbeatTimeout: cfg.HeartbeatTimeout, ElectionTimeout: cfg.ElectionTimeout,
+		SnapshotInterval: cfg.SnapshotInterval, SnapshotThreshold: cfg.SnapshotThreshold,
+		TrailingLogs: cfg.TrailingLogs, TrailingLogBytes: int64(cfg.TrailingLogBytes),
+		MaxMemoryBytes: int64(cfg.MaxMemory), MinFreeDisk: int64(cfg.MinFreeDisk),
+		MaxIndexBacklog: cfg.MaxIndexBacklog, IndexWorkers: cfg.IndexWorkers,
+		Logger: log, Registerer: reg,
+	}
+}
+
+// listeners are the ports of the API; metrics is nil if it is off.
+type listeners struct{ grpc, rest, metrics net.Listener }
+
+func listenAll(cfg *settings.Serve) (*listeners, error) {
+	l := &listeners{}
+	for _, a := range []struct {
+		flag, addr string
+		to         *net.Listener
+	}{{"grpc-addr", cfg.GRPCAddr, &l.grpc}, {"rest-addr", cfg.RESTAddr, &l.rest}, {"metrics-addr", cfg.MetricsAddr, &l.metrics}} {
+		if a.addr == "" {
+			continue
+		}
+		lis, err := net.Listen("tcp", a.addr)
+		if err != nil {
+			l.close()
+			return nil, fmt.Errorf("--%s: %w", a.flag, err)
+		}
+		*a.to = lis
+	}
+	return l, nil
+}
+
+// close is for the listeners that nobody serves yet; closing twice does no harm.
+func (l *listeners) close() {
+	for _, lis := range []net.Listener{l.grpc, l.rest, l.metrics} {
+		if lis != nil {
+			_ = lis.Close()
+		}
+	}
+}
+
+// metricsHandler is the plain-text port: metrics and the two probes, no data.
+func metricsHandler(api *rpc.Server, g prometheus.Gatherer) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", rpc.MetricsHandler(g))
+	mux.Handle("GET /livez", api.Handler())
+	mux.Handle("GET /readyz", api.Handler())
+	return mux
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// readyPoll is how often a starting node is asked whether it can serve.
+const readyPoll = 20 * time.Millisecond
+
+// sayReady logs "serving" at once and "ready" when this replica can serve.
+func sayReady(ctx context.Context, n *node.Node, cfg *settings.Serve, log *slog.Logger) error {
+	began := time.Now()
+	log.Info("serving", "rest", cfg.RESTAddr, "grpc", cfg.GRPCAddr, "raft", cfg.RaftAddr, "metrics", cfg.MetricsAddr, "data", cfg.DataDir, "version", release)
+	tick := time.NewTicker(readyPoll)
+	defer tick.Stop()
+	for n.Ready() != nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+	log.Info("ready", "after", time.Since(began).Round(time.Millisecond))
+	return nil
+}
+
+// handOver gives leadership to another voter, if this node has it and there is one.
+func handOver(ctx context.Context, n *node.Node, log *slog.Logger) {
+	if l, err := n.Leader(); err != nil || l.NodeID != n.ID() {
+		return
+	}
+	voters := 0
+	for _, m := range n.Members() {
+		if m.Voter {
+			voters++
+		}
+	}
+	if voters < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
+	defer cancel()
+	if err := n.TransferLeader(ctx, ""); err != nil {
+		log.Warn("leadership was not handed over; the others will elect", "error", err)
+	}
+}
+
+// handOverTimeout: beyond it an election by time-out is the faster way.
+const handOverTimeout = 3 * time.Second
+
+func closeNode(n *node.Node, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	return n.Close(ctx)
+}
