@@ -4,7 +4,9 @@ package distance
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 )
 
@@ -27,7 +29,7 @@ func benchRows(b *testing.B, rowBytes int, scan func(ids []uint32)) {
 	}{{"hot", benchBatch}, {"random", benchArenaBytes / rowBytes}} {
 		b.Run(mode.name, func(b *testing.B) {
 			r := rand.New(rand.NewPCG(1, uint64(rowBytes)))
-			ids := make([]uint32, 1<<16)
+			ids := make([]uint32, 1<<20)
 			for i := range ids {
 				ids[i] = uint32(r.IntN(mode.rows))
 			}
@@ -79,15 +81,23 @@ func BenchmarkCodes8(b *testing.B) {
 	for i := range base {
 		base[i] = byte(i)
 	}
+	kernels := map[string]func(query, base []byte, stride int, ids []uint32, out []int32){
+		"L2U8Term": func(query, base []byte, stride int, ids []uint32, out []int32) {
+			L2U8TermRows(asInt8(query), 0, base, stride, stride-4, ids, out)
+		},
+	}
 	for _, k := range codeKernels {
-		b.Run(k.name, func(b *testing.B) {
+		kernels[k.name] = k.rows
+	}
+	for _, name := range slices.Sorted(maps.Keys(kernels)) {
+		b.Run(name, func(b *testing.B) {
 			benchVariants(b, func(b *testing.B) {
 				for _, dim := range benchDims {
 					b.Run(fmt.Sprint(dim), func(b *testing.B) {
 						var out [benchBatch]int32
 						padded := (dim + 63) &^ 63
 						query := base[:padded]
-						benchRows(b, padded, func(ids []uint32) { k.rows(query, base, padded, ids, out[:]) })
+						benchRows(b, padded, func(ids []uint32) { kernels[name](query, base, padded, ids, out[:]) })
 					})
 				}
 			})

@@ -128,11 +128,10 @@ store: // sum[0] + sum[1]<<1 + sum[2]<<2 + sum[3]<<3
 	CBNZ LEFT, row
 	RET
 
-// ADD_OUT(words): sums[0:8] += the eight words of v; sums += 8
-#define ADD_OUT(v) \
-	VLD1 (R3), [V4.S4, V5.S4]        \
-	VUADDW v.H4, V4.S4, V4.S4        \
-	VUADDW2 v.H8, V5.S4, V5.S4       \
+// STORE(v): sums[0:8] = the eight words of v; sums = sums[8:]
+#define STORE(v) \
+	VUXTL  v.H4, V4.S4           \
+	VUXTL2 v.H8, V5.S4           \
 	VST1.P [V4.S4, V5.S4], 32(R3)
 
 // func fastScanNEON(lut, block []byte, sums *[FastScanLanes]uint32)
@@ -168,8 +167,8 @@ loop: // two segments
 	VUADDW2 V19.B16, V3.H8, V3.H8
 	SUB    $32, R1
 	CBNZ   R1, loop
-	ADD_OUT(V0)
-	ADD_OUT(V1)
-	ADD_OUT(V2)
-	ADD_OUT(V3)
+	STORE(V0)
+	STORE(V1)
+	STORE(V2)
+	STORE(V3)
 	RET

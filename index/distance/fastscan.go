@@ -11,9 +11,9 @@ import (
 const FastScanLanes = 32
 
 const (
-	segmentBytes  = 16  // of a table and of a block, per segment of 4 dimensions
-	segmentDims   = 4   // bits of a code that index one table
-	pieceSegments = 256 // segments a kernel sums in 16 bits: 256*255 < 1<<16
+	segmentBytes = 16                 // of a table and of a block, per segment of 4 dimensions
+	segmentDims  = 4                  // bits of a code that index one table
+	pieceBytes   = 256 * segmentBytes // what a kernel sums in 16 bits: 256*255 < 1<<16
 )
 
 // FastScanBytes is the length of a table and of a block for 1-bit codes of dims
@@ -27,22 +27,30 @@ func FastScanBytes(dims int) int { return (dims + 15) / 16 * 64 }
 //		out[j+16] += lut[16*s + block[16*s+j]>>4]
 //	} }
 //
-// starting from zero, out being 32 results per block. That is: each 4 bits of a
+// starting from zero, out having 32 results per block. That is: each 4 bits of a
 // code choose one of 16 bytes of a table made for the query, and the chosen
 // bytes are summed; a shuffle instruction does 16 to 64 of these at once. The
 // method is FastScan of André et al. (VLDB 2015), as RaBitQ and SymphonyQG use
 // it. len(lut) is a multiple of 64, len(blocks) a multiple of len(lut).
+//
+// A block from memory takes ten times as long as one in cache. A search that
+// calls Prefetch for the block of the vertex it will probably expand next, and
+// only then scans this one, hides nearly half of that.
 func FastScan(lut, blocks []byte, out []uint32) {
 	n := len(lut)
 	if n == 0 || n%64 != 0 || len(blocks)%n != 0 || len(out) < len(blocks)/n*FastScanLanes {
 		panic(fmt.Sprintf("distance: table of %d bytes, blocks of %d, %d results", n, len(blocks), len(out)))
 	}
-	clear(out[:len(blocks)/n*FastScanLanes])
 	for ; len(blocks) > 0; blocks, out = blocks[n:], out[FastScanLanes:] {
 		sums := (*[FastScanLanes]uint32)(out)
-		for at := 0; at < n; at += pieceSegments * segmentBytes {
-			end := min(n, at+pieceSegments*segmentBytes)
-			fastScan(lut[at:end], blocks[at:end], sums)
+		fastScan(lut[:min(n, pieceBytes)], blocks[:min(n, pieceBytes)], sums)
+		for at := pieceBytes; at < n; at += pieceBytes {
+			var more [FastScanLanes]uint32
+			end := min(n, at+pieceBytes)
+			fastScan(lut[at:end], blocks[at:end], &more)
+			for i, x := range more {
+				sums[i] += x
+			}
 		}
 	}
 }

@@ -21,21 +21,20 @@
 	VPUNPCKHWD odd, even, hi   \
 	VPUNPCKLWD odd, even, lo
 
-// ADD_OUT(at, words, y): sums[at/4:] += eight words
-#define ADD_OUT(at, words, y) \
+// STORE(at, words, y): sums[at/4:] = eight words
+#define STORE(at, words, y) \
 	VPMOVZXWD words, y         \
-	VPADDD    at(SUMS), y, y   \
 	VMOVDQU   y, at(SUMS)
 
-// FINISH: sums += the words of X0 (even), X1 (odd) for lanes 0 to 15 and of
+// FINISH: sums = the words of X0 (even), X1 (odd) for lanes 0 to 15 and of
 // X2, X3 for lanes 16 to 31.
 #define FINISH \
 	WIDEN(X4, X5, X0, X1)      \
 	WIDEN(X6, X7, X2, X3)      \
-	ADD_OUT(0, X4, Y4)         \
-	ADD_OUT(32, X5, Y5)        \
-	ADD_OUT(64, X6, Y6)        \
-	ADD_OUT(96, X7, Y7)
+	STORE(0, X4, Y4)           \
+	STORE(32, X5, Y5)          \
+	STORE(64, X6, Y6)          \
+	STORE(96, X7, Y7)
 
 // func fastScanAVX512(lut, block []byte, sums *[FastScanLanes]uint32)
 TEXT ·fastScanAVX512(SB), NOSPLIT, $0-56

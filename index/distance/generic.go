@@ -132,8 +132,10 @@ func dotBits4RowsGeneric(query, base []uint64, stride int, ids []uint32, out []i
 	}
 }
 
-// fastScanGeneric adds to sums; len(lut) == len(block) is a multiple of 64.
+// fastScanGeneric sets sums; len(lut) == len(block) is a multiple of 64, at most
+// pieceBytes.
 func fastScanGeneric(lut, block []byte, sums *[FastScanLanes]uint32) {
+	clear(sums[:])
 	for len(lut) >= segmentBytes && len(block) >= segmentBytes {
 		table := (*[segmentBytes]byte)(lut)
 		for j, b := range (*[segmentBytes]byte)(block) {
