@@ -149,6 +149,9 @@ func openCurrent(cfg *Config) (storeRef, error) {
 }
 
 func createStore(cfg *Config, ref storeRef) error {
+	if err := storage.SyncDir(cfg.FS, cfg.FS.PathDir(cfg.Dir)); err != nil {
+		return fmt.Errorf("raftfsm: sync the directory above %s: %w", cfg.Dir, err)
+	}
 	if err := writeCurrent(cfg, current{Store: ref.n, Creating: true}); err != nil {
 		return err
 	}

@@ -189,7 +189,6 @@ func (h *harness) search(coll string, k int, q ...float32) (ids []string) {
 	return ids
 }
 
-
 func TestDocumentLife(t *testing.T) {
 	h := newHarness(t, Config{Dir: t.TempDir()})
 	h.must(createCmd("c1", "docs", 2))

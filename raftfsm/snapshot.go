@@ -157,6 +157,9 @@ func (f *FSM) Export(dir string) (*Manifest, error) {
 	if st.eng == nil {
 		return nil, ErrClosed
 	}
+	if _, err := f.cfg.FS.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("raftfsm: export to %s: %w", dir, errors.Join(fs.ErrExist, err))
+	}
 	m, err := f.export(st, dir)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("raftfsm: export to %s: %w", dir, err), f.cfg.FS.RemoveAll(dir))
@@ -166,9 +169,6 @@ func (f *FSM) Export(dir string) (*Manifest, error) {
 
 func (f *FSM) export(st *state, dir string) (*Manifest, error) {
 	fsys := f.cfg.FS
-	if _, err := fsys.Stat(dir); err == nil {
-		return nil, fs.ErrExist
-	}
 	if err := st.eng.db.Flush(); err != nil {
 		return nil, err
 	}

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package raftfsm
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/akidb/akidb/internal/storage"
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+)
+
+// sink is a snapshot sink in RAM.
+type sink struct {
+	bytes.Buffer
+	closed, canceled bool
+}
+
+func (s *sink) ID() string    { return "test" }
+func (s *sink) Close() error  { s.closed = true; return nil }
+func (s *sink) Cancel() error { s.canceled = true; return nil }
+
+// filled is a replica with some of everything in it.
+func filled(t testing.TB, cfg Config) *harness {
+	h := newHarness(t, cfg)
+	h.must(&fsmv1.Command{Op: &fsmv1.Command_LeaderEstablished{LeaderEstablished: &fsmv1.LeaderEstablished{ClusterId: "cluster"}}})
+	h.must(createCmd("c1", "docs", 2))
+	h.must(createCmd("c2", "more", 1))
+	for i := range 30 {
+		h.must(requestID(fmt.Sprint("r", i), writeCmd("c1", upsert(fmt.Sprint("d", i%20), fmt.Sprintf(`{"i":%d}`, i), float32(i), 1))))
+	}
+	h.must(writeCmd("c2", insert("x", 1)))
+	h.must(sealCmd("c1", 1))
+	h.must(purgeSlotsCmd("c1", 3))
+	h.must(dropCmd("c2"))
+	return h
+}
+
+func TestLocalSnapshotMakesTheStateDurable(t *testing.T) {
+	fs := storage.NewCrashFS()
+	h := filled(t, Config{FS: fs, Dir: "fsm"})
+	want, applied := hashOf(h), h.f.Applied()
+	snap, err := h.f.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.must(writeCmd("c1", upsert("later", "", 1, 1))) // after the snapshot
+	s := &sink{}
+	if err := snap.Persist(s); err != nil || !s.closed || s.canceled {
+		t.Fatal(err, s)
+	}
+	snap.Release()
+	m, err := UnmarshalManifest(s.Bytes())
+	if err != nil || m.Applied != applied || m.StateHash != want.String() || len(m.Files) != 0 {
+		t.Fatalf("%+v %v", m, err)
+	}
+	// Power fails; all that was not synced is gone.
+	after, err := Open(context.Background(), Config{FS: fs.CrashClone(storage.CrashConfig{}), Dir: "fsm"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close()
+	if after.Applied() < applied {
+		t.Fatalf("applied %d after the crash, the snapshot was of %d", after.Applied(), applied)
+	}
+	if err := after.Verify(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := after.Restore(io.NopCloser(bytes.NewReader(s.Bytes()))); err != nil {
+		t.Fatal(err)
+	}
+	// A store that is behind its own snapshot has lost something.
+	m.Applied += 1000
+	b, err := MarshalManifest(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := after.Restore(io.NopCloser(bytes.NewReader(b))); !errors.Is(err, ErrCorrupt) {
+		t.Fatal(err)
+	}
+}
+
+// restoreInto exports src and restores dst from it, as the transport would.
+func restoreInto(t *testing.T, src, dst *harness, dir string) *Manifest {
+	t.Helper()
+	m, err := src.f.Export(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	received := *m
+	received.Dir = dir
+	b, err := MarshalManifest(&received)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dst.f.Restore(io.NopCloser(bytes.NewReader(b))); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func TestExportRestoresElsewhere(t *testing.T) {
+	src := filled(t, Config{Dir: filepath.Join(t.TempDir(), "a")})
+	dst := newHarness(t, Config{Dir: filepath.Join(t.TempDir(), "b")})
+	dst.must(createCmd("other", "other", 3))
+	old := dst.f.View()
+	dir := filepath.Join(t.TempDir(), "export")
+	m := restoreInto(t, src, dst, dir)
+	if m.Applied != src.f.Applied() || m.ClusterID != "cluster" {
+		t.Fatalf("%+v", m)
+	}
+	if c, err := old.Collection("other"); err != nil || c.Record().GetDimension() != 3 {
+		t.Fatal("a view from before the restore changed", err)
+	}
+	old.Close()
+	check := func() {
+		t.Helper()
+		if hashOf(dst) != hashOf(src) || dst.f.Applied() != src.f.Applied() {
+			t.Fatal("another state than the one exported")
+		}
+		dst.verify()
+		if got, want := fmt.Sprint(dst.search("docs", 5, 3, 1)), fmt.Sprint(src.search("docs", 5, 3, 1)); got != want {
+			t.Fatalf("search: %s, want %s", got, want)
+		}
+	}
+	check()
+	dst.log = src.log
+	l := writeCmd("c1", upsert("n", "", 3, 1))
+	src.must(l)
+	dst.must(l)
+	check()
+	dst.reopen()
+	check()
+	entries, err := os.ReadDir(dst.cfg.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), storePrefix) && e.Name() != dst.f.eng.store.name() {
+			t.Fatalf("%s was left over", e.Name())
+		}
+	}
+	if _, err := src.f.Export(dir); !errors.Is(err, os.ErrExist) {
+		t.Fatal(err)
+	}
+	// The exported directory is behind now; taking it in would lose ground.
+	before := dst.f.Applied()
+	if err := dst.f.RestoreDir(context.Background(), dir); err != nil || dst.f.Applied() != before {
+		t.Fatal(err, dst.f.Applied())
+	}
+}
+
+func TestDivergedReplicaIsHealedByRestore(t *testing.T) {
+	src, dst := filled(t, Config{Dir: t.TempDir()}), filled(t, Config{Dir: t.TempDir()})
+	dst.must(writeCmd("c1", upsert("wrong", "", 1, 1)))
+	dst.f.diverge(ErrDiverged)
+	restoreInto(t, src, dst, filepath.Join(t.TempDir(), "export"))
+	v := dst.f.View()
+	defer v.Close()
+	if v.Diverged() != nil || hashOf(dst) != hashOf(src) {
+		t.Fatal(v.Diverged())
+	}
+}
+
+// TestDamagedExportIsRefused damages every file of an export in several ways.
+// Whatever is refused must leave the old state as it was.
+func TestDamagedExportIsRefused(t *testing.T) {
+	fs := storage.NewMemFS()
+	src := filled(t, Config{FS: fs, Dir: "src"})
+	m, err := src.f.Export("export")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dst := newHarness(t, Config{FS: fs, Dir: "dst"})
+	dst.must(createCmd("other", "other", 3))
+	want := hashOf(dst)
+	refused := func(what string) {
+		t.Helper()
+		if err := dst.f.RestoreDir(context.Background(), "export"); err == nil {
+			t.Fatalf("%s: accepted", what)
+		}
+		if hashOf(dst) != want || dst.f.eng.store.n != 1 {
+			t.Fatalf("%s: the old state changed", what)
+		}
+	}
+	names := []string{ManifestName}
+	for _, f := range m.Files {
+		names = append(names, f.Name)
+	}
+	for _, name := range names {
+		path := "export/" + name
+		good, err := storage.ReadFile(fs, path, 1<<30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []int{0, 1, len(good) / 2, len(good) - 1} {
+			if n < 0 || n >= len(good) {
+				continue
+			}
+			put(t, fs, path, good[:n])
+			refused(fmt.Sprintf("%s cut to %d bytes", name, n))
+			bad := bytes.Clone(good)
+			bad[n] ^= 0x10
+			put(t, fs, path, bad)
+			refused(fmt.Sprintf("%s with byte %d changed", name, n))
+		}
+		put(t, fs, path, append(bytes.Clone(good), 0))
+		refused(name + " with a byte more")
+		if err := fs.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		refused(name + " missing")
+		put(t, fs, path, good)
+	}
+	put(t, fs, "export/extra", []byte("x"))
+	refused("an extra file")
+	if err := fs.Remove("export/extra"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := dst.f.RestoreDir(ctx, "export"); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if err := dst.f.RestoreDir(context.Background(), "export"); err != nil {
+		t.Fatal(err)
+	}
+	if hashOf(dst) != hashOf(src) {
+		t.Fatal("another state than the one exported")
+	}
+}
+
+func put(t testing.TB, fs storage.FS, path string, data []byte) {
+	t.Helper()
+	if err := storage.WriteFile(fs, path, data); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// FuzzManifest: whatever is accepted encodes to itself, and no damaged encoding
+// of a good manifest is accepted.
+func FuzzManifest(f *testing.F) {
+	good, err := MarshalManifest(&Manifest{Format: 1, Applied: 7, Term: 2, StateHash: StateHash{1}.String(), ClusterID: "c", Files: []ManifestFile{{Name: "a", Size: 3, XXH3: "00"}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good, uint(0), byte(0))
+	f.Add(good, uint(5), byte(1))
+	f.Add(good[:len(good)-1], uint(0), byte(0))
+	f.Fuzz(func(t *testing.T, b []byte, at uint, flip byte) {
+		if m, err := UnmarshalManifest(b); err == nil {
+			again, err := MarshalManifest(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if m2, err := UnmarshalManifest(again); err != nil || fmt.Sprint(m2) != fmt.Sprint(m) {
+				t.Fatalf("%v: %+v, %+v", err, m, m2)
+			}
+		}
+		bad := bytes.Clone(good)
+		bad[at%uint(len(bad))] ^= flip
+		if _, err := UnmarshalManifest(bad); flip != 0 && err == nil {
+			t.Fatalf("byte %d ^ %#x accepted", at, flip)
+		}
+		if _, err := UnmarshalManifest(good[:at%uint(len(good))]); err == nil {
+			t.Fatalf("cut to %d accepted", at)
+		}
+	})
+}
+
+func TestDamagedDirectoryIsRefused(t *testing.T) {
+	open := func(fs storage.FS) error {
+		f, err := Open(context.Background(), Config{FS: fs, Dir: "fsm"})
+		if err == nil {
+			return errors.Join(errors.New("opened"), f.Close())
+		}
+		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), "fsm/") || !strings.Contains(err.Error(), "join again") {
+			return fmt.Errorf("not clear: %w", err)
+		}
+		t.Log(err)
+		return nil
+	}
+	fresh := func() (storage.FS, []string) {
+		fs := storage.NewMemFS()
+		f, err := Open(context.Background(), Config{FS: fs, Dir: "fsm"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := &harness{t: t, f: f}
+		h.must(createCmd("c1", "docs", 2))
+		for i := range 30 {
+			h.must(writeCmd("c1", upsert(fmt.Sprint("d", i%20), fmt.Sprintf(`{"i":%d}`, i), float32(i), 1)))
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		names, err := fs.List("fsm/store-000001")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fs, names
+	}
+	fs, names := fresh()
+	if err := fs.Remove("fsm/CURRENT"); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(fs); err != nil {
+		t.Fatalf("CURRENT missing: %v", err)
+	}
+	fs, _ = fresh()
+	put(t, fs, "fsm/CURRENT", []byte("{}\n"))
+	if err := open(fs); err != nil {
+		t.Fatalf("CURRENT damaged: %v", err)
+	}
+	fs, _ = fresh()
+	if err := fs.RemoveAll("fsm/store-000001"); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(fs); err != nil {
+		t.Fatalf("store missing: %v", err)
+	}
+	newest := ""
+	for _, name := range names {
+		if strings.HasPrefix(name, "MANIFEST") {
+			newest = max(newest, name)
+		}
+	}
+	for _, name := range names {
+		if name != newest && !strings.HasSuffix(name, ".sst") && !strings.HasPrefix(name, "marker.manifest") {
+			continue
+		}
+		fs, _ = fresh()
+		if err := fs.Remove("fsm/store-000001/" + name); err != nil {
+			continue // an older run had another number of files
+		}
+		if err := open(fs); err != nil {
+			t.Fatalf("%s missing: %v", name, err)
+		}
+		if strings.HasSuffix(name, ".sst") {
+			fs, _ = fresh()
+			path := "fsm/store-000001/" + name
+			good, err := storage.ReadFile(fs, path, 1<<30)
+			if err != nil {
+				t.Fatal(err)
+			}
+			good[len(good)/3] ^= 1
+			put(t, fs, path, good)
+			if err := open(fs); err != nil {
+				t.Logf("%s with a bit changed: %v", name, err)
+			}
+		}
+	}
+}
