@@ -269,6 +269,12 @@ func (f *FSM) restoreDir(ctx context.Context, dir string) error {
 			return nil
 		}
 		err = errors.Join(err, eng.closeIndexes(), eng.db.Abandon())
+		// CURRENT may name the new store all the same: the rename can have
+		// happened before what failed.
+		if back := writeCurrent(&f.cfg, current{Store: old.store.n}); back != nil {
+			f.fail(old.applied, errors.Join(err, back))
+			return err
+		}
 	}
 	return errors.Join(err, f.removeStore(ref))
 }

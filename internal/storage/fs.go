@@ -18,6 +18,9 @@ type FS = vfs.FS
 // File is an open file of an FS.
 type File = vfs.File
 
+// WriteCategory tells what a file is written for; see FS.Create.
+type WriteCategory = vfs.DiskWriteCategory
+
 // MemFS is a file system in RAM.
 type MemFS = vfs.MemFS
 
@@ -37,15 +40,35 @@ func NewCrashFS() *MemFS { return vfs.NewCrashableMem() }
 func ErrInjected() error { return errorfs.ErrInjected }
 
 // FailingFS asks fail before each operation of inner whether it is to fail.
-// write is false for operations that only read.
+// write is false for operations that only read; op is a word like create or sync.
 func FailingFS(inner FS, fail func(write bool, op, path string) bool) FS {
 	return errorfs.Wrap(inner, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		write := op.Kind.ReadOrWrite() == errorfs.OpIsWrite
-		if fail(write, fmt.Sprint(op.Kind), op.Path) {
+		if fail(write, opName(op.Kind), op.Path) {
 			return errorfs.ErrInjected
 		}
 		return nil
 	}))
+}
+
+func opName(k errorfs.OpKind) string {
+	switch k {
+	case errorfs.OpCreate:
+		return "create"
+	case errorfs.OpLink:
+		return "link"
+	case errorfs.OpRemove, errorfs.OpRemoveAll:
+		return "remove"
+	case errorfs.OpRename:
+		return "rename"
+	case errorfs.OpMkdirAll:
+		return "mkdir"
+	case errorfs.OpFileWrite, errorfs.OpFileWriteAt:
+		return "write"
+	case errorfs.OpFileSync, errorfs.OpFileSyncData, errorfs.OpFileSyncTo:
+		return "sync"
+	}
+	return fmt.Sprintf("operation %d", k)
 }
 
 // WriteFile replaces the file name by data so that a crash leaves the old or the
