@@ -4,8 +4,9 @@
 
 #include "textflag.h"
 
-// Registers of the kernels on codes: one row at a time, the one after it being
-// prefetched (the last row has itself).
+// Registers of the kernels on codes: one row at a time. Four rows are asked for
+// before anything else, then the row four ahead while one is worked on, since a
+// row takes less time than memory.
 #define QUERY SI
 #define OFF   AX
 #define END   BX // byte length of the query
@@ -16,6 +17,8 @@
 #define NEXT  R11
 #define BASE  R12
 #define STRIDE R13
+#define COUNT CX
+#define AHEAD DX
 
 #define LOAD_ARGS \
 	MOVQ query_base+0(FP), QUERY \
@@ -24,19 +27,39 @@
 	MOVQ stride+48(FP), STRIDE   \
 	MOVQ ids_base+56(FP), IDS    \
 	MOVQ ids_len+64(FP), LEFT    \
-	MOVQ out_base+80(FP), OUT    \
-	MOVL (IDS), NEXT             \
-	IMULQ STRIDE, NEXT           \
-	ADDQ BASE, NEXT
+	MOVQ out_base+80(FP), OUT
 
-// NEXT_ROW: ROW = NEXT; if LEFT > 1 { NEXT = BASE + ids[1]*STRIDE }
+// PREFETCH_FIRST: for id in ids[:min(4, len(ids))] { prefetch the row }
+#define PREFETCH_FIRST(row, line) \
+	MOVQ    $4, COUNT           \
+	CMPQ    LEFT, COUNT         \
+	CMOVQLT LEFT, COUNT         \
+	MOVQ    IDS, AHEAD          \
+row: \
+	MOVL    (AHEAD), NEXT       \
+	IMULQ   STRIDE, NEXT        \
+	ADDQ    BASE, NEXT          \
+	XORQ    OFF, OFF            \
+line: \
+	PREFETCHT0 (NEXT)(OFF*1)    \
+	ADDQ    $64, OFF            \
+	CMPQ    OFF, END            \
+	JNE     line                \
+	ADDQ    $4, AHEAD           \
+	DECQ    COUNT               \
+	JNZ     row
+
+// NEXT_ROW: ROW = BASE + ids[0]*STRIDE; if LEFT > 4 { NEXT = BASE + ids[4]*STRIDE } else { NEXT = ROW }
 #define NEXT_ROW(last) \
-	MOVQ NEXT, ROW      \
-	CMPQ LEFT, $1       \
-	JEQ  last           \
-	MOVL 4(IDS), NEXT   \
+	MOVL  (IDS), ROW    \
+	IMULQ STRIDE, ROW   \
+	ADDQ  BASE, ROW     \
+	MOVQ  ROW, NEXT     \
+	CMPQ  LEFT, $4      \
+	JLE   last          \
+	MOVL  16(IDS), NEXT \
 	IMULQ STRIDE, NEXT  \
-	ADDQ BASE, NEXT
+	ADDQ  BASE, NEXT
 
 // REDUCE: X0[0] = the sum of the int32 lanes of Y0..Y3
 #define REDUCE \
@@ -74,6 +97,7 @@
 // func l2U8RowsAVX2(query, base []byte, stride int, ids []uint32, out []int32)
 TEXT ·l2U8RowsAVX2(SB), NOSPLIT, $0-104
 	LOAD_ARGS
+	PREFETCH_FIRST(ahead, line)
 	VPXOR Y15, Y15, Y15
 
 row:
@@ -110,6 +134,7 @@ block: // for ; off < end; off += 64
 // func dotU8S8RowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
 TEXT ·dotU8S8RowsAVX2(SB), NOSPLIT, $0-104
 	LOAD_ARGS
+	PREFETCH_FIRST(ahead, line)
 
 row:
 	NEXT_ROW(start)
