@@ -29,9 +29,12 @@
 	MOVQ ids_len+64(FP), LEFT    \
 	MOVQ out_base+80(FP), OUT
 
-// PREFETCH_FIRST: for id in ids[:min(4, len(ids))] { prefetch the row }
-#define PREFETCH_FIRST(row, line) \
+// PREFETCH_FIRST: for id in ids[:min(4, len(ids))] { prefetch the row }, unless
+// there is only one, which is being read at once
+#define PREFETCH_FIRST(row, line, start) \
 	MOVQ    $4, COUNT           \
+	CMPQ    LEFT, $1            \
+	JEQ     start               \
 	CMPQ    LEFT, COUNT         \
 	CMOVQLT LEFT, COUNT         \
 	MOVQ    IDS, AHEAD          \
@@ -97,8 +100,8 @@ line: \
 // func l2U8RowsAVX2(query, base []byte, stride int, ids []uint32, out []int32)
 TEXT ·l2U8RowsAVX2(SB), NOSPLIT, $0-104
 	LOAD_ARGS
-	PREFETCH_FIRST(ahead, line)
 	VPXOR Y15, Y15, Y15
+	PREFETCH_FIRST(ahead, line, row)
 
 row:
 	NEXT_ROW(start)
@@ -134,7 +137,7 @@ block: // for ; off < end; off += 64
 // func dotU8S8RowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
 TEXT ·dotU8S8RowsAVX2(SB), NOSPLIT, $0-104
 	LOAD_ARGS
-	PREFETCH_FIRST(ahead, line)
+	PREFETCH_FIRST(ahead, line, row)
 
 row:
 	NEXT_ROW(start)

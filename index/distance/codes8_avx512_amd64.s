@@ -84,7 +84,10 @@ TEXT ·l2U8RowsAVX512(SB), NOSPLIT, $0-104
 	LOAD_ARGS
 	VPXORQ Z31, Z31, Z31
 
-	// for id in ids[:min(8, len(ids))] { prefetch the row }
+	// for id in ids[:min(8, len(ids))] { prefetch the row }, unless there is only
+	// one, which is being read at once
+	CMPQ    LEFT, $1
+	JEQ     one
 	MOVQ    $8, CX
 	CMPQ    LEFT, CX
 	CMOVQLT LEFT, CX

@@ -17,6 +17,8 @@
 #define END   BX
 #define MASK  R15 // into tailMask: lane i of the mask at 32*j is set if 8*j+i < CX
 #define TMP   DX
+#define COUNT DI
+#define AHEAD R14
 
 #define LOAD_ARGS \
 	MOVQ query_base+0(FP), QUERY \
@@ -33,18 +35,48 @@
 	SHLQ $2, END                 \
 	LEAQ tailMask<>+256(SB), MASK \
 	LEAQ (CX*4), TMP             \
-	SUBQ TMP, MASK               \
-	MOVL (IDS), TMP              \
-	IMULQ STRIDE, TMP            \
-	LEAQ (BASE)(TMP*1), NEXT
+	SUBQ TMP, MASK
 
-#define NEXT_ROW(last) \
-	MOVQ NEXT, ROW            \
-	CMPQ LEFT, $1             \
-	JEQ  last                 \
-	MOVL 4(IDS), TMP          \
-	IMULQ STRIDE, TMP         \
-	LEAQ (BASE)(TMP*1), NEXT
+// PREFETCH_FIRST: for id in ids[:3] { prefetch the row }, if there are more rows
+// than that; fewer gain nothing by it
+#define PREFETCH_FIRST(row, line, start) \
+	MOVQ    $3, COUNT            \
+	CMPQ    LEFT, COUNT          \
+	JLE     start                \
+	MOVQ    IDS, AHEAD           \
+row: \
+	MOVL    (AHEAD), NEXT        \
+	IMULQ   STRIDE, NEXT         \
+	ADDQ    BASE, NEXT           \
+	MOVQ    query_len+8(FP), TMP \
+	LEAQ    (NEXT)(TMP*4), TMP   \
+line: \
+	PREFETCHT0 (NEXT)            \
+	ADDQ    $64, NEXT            \
+	CMPQ    NEXT, TMP            \
+	JLO     line                 \
+	ADDQ    $4, AHEAD            \
+	DECQ    COUNT                \
+	JNZ     row
+
+// NEXT_ROW: ROW = BASE + ids[0]*STRIDE; NEXT = the row to prefetch, three further
+// on, or one where there are no three, or ROW itself
+#define NEXT_ROW(few, found, last) \
+	MOVL  (IDS), ROW          \
+	IMULQ STRIDE, ROW         \
+	ADDQ  BASE, ROW           \
+	MOVQ  ROW, NEXT           \
+	CMPQ  LEFT, $3            \
+	JLE   few                 \
+	MOVL  12(IDS), NEXT       \
+	JMP   found               \
+few: \
+	CMPQ  LEFT, $1            \
+	JEQ   last                \
+	MOVL  4(IDS), NEXT        \
+found: \
+	IMULQ STRIDE, NEXT        \
+	ADDQ  BASE, NEXT
 
 #define PREFETCH_NEXT \
 	PREFETCHT0 (NEXT)(OFF*1)    \
@@ -110,9 +142,10 @@
 // func l2SquaredRowsAVX2(query, base []float32, stride int, ids []uint32, out []float32)
 TEXT ·l2SquaredRowsAVX2(SB), NOSPLIT, $0-104
 	LOAD_ARGS
+	PREFETCH_FIRST(ahead, line, row)
 
 row:
-	NEXT_ROW(start)
+	NEXT_ROW(few, found, start)
 
 start:
 	CLEAR
@@ -160,9 +193,10 @@ store:
 // func innerProductRowsAVX2(query, base []float32, stride int, ids []uint32, out []float32)
 TEXT ·innerProductRowsAVX2(SB), NOSPLIT, $0-104
 	LOAD_ARGS
+	PREFETCH_FIRST(ahead, line, row)
 
 row:
-	NEXT_ROW(start)
+	NEXT_ROW(few, found, start)
 
 start:
 	CLEAR

@@ -7,7 +7,7 @@
 // Registers of the float32 kernels.
 #define QUERY SI
 #define ROW   DI  // the row at work
-#define NEXT  R9  // the row after it, being prefetched; the last row has itself
+#define NEXT  R9  // the row three further on, being prefetched
 #define IDS   R8
 #define LEFT  R11 // rows to do, this one included
 #define BASE  R12
@@ -16,6 +16,8 @@
 #define OFF   AX  // byte offset into the row
 #define END   BX  // byte length of the whole blocks of 64 elements
 #define TMP   DX
+#define COUNT R14
+#define AHEAD R15
 
 // LOAD_ARGS also sets K1..K4 to the elements behind the last whole block, and
 // CX to their number.
@@ -41,19 +43,48 @@
 	SHRQ $16, TMP                \
 	KMOVW TMP, K3                \
 	SHRQ $16, TMP                \
-	KMOVW TMP, K4                \
-	MOVL (IDS), TMP              \
-	IMULQ STRIDE, TMP            \
-	LEAQ (BASE)(TMP*1), NEXT
+	KMOVW TMP, K4
 
-// NEXT_ROW: ROW = NEXT; if LEFT > 1 { NEXT = BASE + ids[1]*STRIDE }
-#define NEXT_ROW(last) \
-	MOVQ NEXT, ROW            \
-	CMPQ LEFT, $1             \
-	JEQ  last                 \
-	MOVL 4(IDS), TMP          \
-	IMULQ STRIDE, TMP         \
-	LEAQ (BASE)(TMP*1), NEXT
+// PREFETCH_FIRST: for id in ids[:3] { prefetch the row }, if there are more rows
+// than that; fewer gain nothing by it
+#define PREFETCH_FIRST(row, line, start) \
+	MOVQ    $3, COUNT            \
+	CMPQ    LEFT, COUNT          \
+	JLE     start                \
+	MOVQ    IDS, AHEAD           \
+row: \
+	MOVL    (AHEAD), NEXT        \
+	IMULQ   STRIDE, NEXT         \
+	ADDQ    BASE, NEXT           \
+	MOVQ    query_len+8(FP), TMP \
+	LEAQ    (NEXT)(TMP*4), TMP   \
+line: \
+	PREFETCHT0 (NEXT)            \
+	ADDQ    $64, NEXT            \
+	CMPQ    NEXT, TMP            \
+	JLO     line                 \
+	ADDQ    $4, AHEAD            \
+	DECQ    COUNT                \
+	JNZ     row
+
+// NEXT_ROW: ROW = BASE + ids[0]*STRIDE; NEXT = the row to prefetch, three further
+// on, or one where there are no three, or ROW itself
+#define NEXT_ROW(few, found, last) \
+	MOVL  (IDS), ROW          \
+	IMULQ STRIDE, ROW         \
+	ADDQ  BASE, ROW           \
+	MOVQ  ROW, NEXT           \
+	CMPQ  LEFT, $3            \
+	JLE   few                 \
+	MOVL  12(IDS), NEXT       \
+	JMP   found               \
+few: \
+	CMPQ  LEFT, $1            \
+	JEQ   last                \
+	MOVL  4(IDS), NEXT        \
+found: \
+	IMULQ STRIDE, NEXT        \
+	ADDQ  BASE, NEXT
 
 #define PREFETCH_NEXT \
 	PREFETCHT0 (NEXT)(OFF*1)    \
@@ -84,9 +115,10 @@
 // func l2SquaredRowsAVX512(query, base []float32, stride int, ids []uint32, out []float32)
 TEXT ·l2SquaredRowsAVX512(SB), NOSPLIT, $0-104
 	LOAD_ARGS
+	PREFETCH_FIRST(ahead, line, row)
 
 row:
-	NEXT_ROW(start)
+	NEXT_ROW(few, found, start)
 
 start:
 	CLEAR
@@ -150,9 +182,10 @@ store:
 // func innerProductRowsAVX512(query, base []float32, stride int, ids []uint32, out []float32)
 TEXT ·innerProductRowsAVX512(SB), NOSPLIT, $0-104
 	LOAD_ARGS
+	PREFETCH_FIRST(ahead, line, row)
 
 row:
-	NEXT_ROW(start)
+	NEXT_ROW(few, found, start)
 
 start:
 	CLEAR
