@@ -68,7 +68,7 @@ func (x *Index) advance(b *builder) bool {
 	}
 	total := current.total.Load()
 	if next.taken == total {
-		if next.graphed.Load() != boundary(next.total.Load()) {
+		if next.graphed.Load() != next.boundary(next.total.Load()) {
 			return false
 		}
 		x.next = nil

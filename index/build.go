@@ -53,6 +53,7 @@ type buildWorker struct {
 	chosenKeys,
 	keys []uint32
 	merged []uint64
+	pairs  measure // of a candidate with those chosen
 }
 
 func newBuilder(g *generation, workers int) *builder {
@@ -67,11 +68,29 @@ func newBuilder(g *generation, workers int) *builder {
 func (b *builder) step() bool {
 	g := b.g
 	from := g.graphed.Load()
-	to := batchEnd(from)
+	to := g.batchEnd(from)
 	if to > g.total.Load() {
 		return false
 	}
-	b.prepare(from, to)
+	if !b.prepare(from, to) {
+		return false
+	}
+	if from == 0 && to > 64 {
+		// The first batch of codes has no graph to search: in small steps.
+		b.insertBatch(0, 64)
+		for a := uint32(64); a < to; a += 64 {
+			b.insertBatch(a, a+64)
+		}
+	} else {
+		b.insertBatch(from, to)
+	}
+	g.graphed.Store(to)
+	return true
+}
+
+// insertBatch adds the vertices of [from, to) to the graph as of from.
+func (b *builder) insertBatch(from, to uint32) {
+	g := b.g
 	b.parallel(int(to-from), func(w *buildWorker, i int) { b.insert(w, from, from+uint32(i)) })
 	b.edges = b.edges[:0]
 	hash := *g.graphHash.Load()
@@ -108,13 +127,14 @@ func (b *builder) step() bool {
 		}
 	}
 	g.graphHash.Store(&hash)
-	g.graphed.Store(to)
-	return true
 }
 
 // prepare makes the rows of a batch and what its distances need.
-func (b *builder) prepare(from, to uint32) {
+func (b *builder) prepare(from, to uint32) bool {
 	g := b.g
+	if g.coded() && !b.encode(from, to) {
+		return false
+	}
 	g.graph.addVertices(from, to)
 	if g.norms != nil {
 		radius := math.Float32frombits(g.radius.Load())
@@ -123,6 +143,35 @@ func (b *builder) prepare(from, to uint32) {
 		}
 		g.radius.Store(math.Float32bits(radius))
 	}
+	return true
+}
+
+// encode makes the codes of a batch. Each time the vertices have doubled the
+// codec is trained again, and if that says something else everything is encoded
+// anew: vectors may come in any order, also cluster by cluster.
+func (b *builder) encode(from, to uint32) bool {
+	g := b.g
+	codes := g.codes.Load()
+	if codes == nil || from >= 2*codes.checked {
+		trained := trainCodec(g, to)
+		if codes == nil || !codes.suits(trained) {
+			fresh, err := newCodeset(trained)
+			if err != nil {
+				g.cfg.Warn("the vectors could not be encoded anew", err)
+				return false
+			}
+			fresh.rows.grow(int(to))
+			b.parallel(int(to), func(_ *buildWorker, i int) { fresh.add(g, uint32(i)) })
+			fresh.checked = to
+			g.codes.Store(fresh)
+			codes.release()
+			return true
+		}
+		codes.checked = to
+	}
+	codes.rows.grow(int(to))
+	b.parallel(int(to-from), func(_ *buildWorker, i int) { codes.add(g, from+uint32(i)) })
+	return true
 }
 
 // parallel calls fn for 0..n-1 on all workers and waits.
@@ -202,12 +251,12 @@ func (w *buildWorker) choose(g *generation, candidates []uint64, limit int) {
 		}
 		return
 	}
-	var m measure
+	m := &w.pairs
 	var keys [16]uint32
 	for _, c := range candidates {
 		v, key := candidateVertex(c), candidateKey(c)
 		good := true
-		g.buildMeasure(&m, v)
+		g.buildMeasure(m, v)
 		for done := 0; done < len(w.chosen) && good; {
 			part := w.chosen[done:min(done+4, len(w.chosen))]
 			m.keys(part, keys[:])

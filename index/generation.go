@@ -23,10 +23,11 @@ type generation struct {
 	cfg      *Config
 	refs     atomic.Int64
 
-	slots   *arena // Slot per vertex, ascending
-	deadAt  *arena // log index of the delete per vertex; 0 while live
-	vectors *arena // float32 rows, normalised under Cosine
-	norms   *arena // squared length per vertex, under Dot only
+	slots   *arena                  // Slot per vertex, ascending
+	deadAt  *arena                  // log index of the delete per vertex; 0 while live
+	vectors *arena                  // float32 rows, normalised under Cosine
+	norms   *arena                  // squared length per vertex, under Dot only
+	codes   atomic.Pointer[codeset] // of the vertices below graphed; nil without
 	graph   *graph
 
 	// Invariant: graphed <= total, and graphed is a batch boundary.
@@ -89,6 +90,7 @@ func (g *generation) free() {
 	for _, a := range []*arena{g.slots, g.deadAt, g.vectors, g.norms} {
 		a.free()
 	}
+	g.codes.Load().release()
 	if g.graph != nil {
 		g.graph.free()
 	}
@@ -166,50 +168,58 @@ func (g *generation) base32() []float32 {
 
 func (g *generation) stride32() int { return int(g.vectors.stride / 4) }
 
+// norm is the squared length of a vertex, under Dot.
+func (g *generation) norm(v uint32) float32 { return *(*float32)(g.norms.row(v)) }
+
+// acquireCodes takes a reference to the codes in use; nil if there are none.
+func (g *generation) acquireCodes() *codeset {
+	for {
+		if s := g.codes.Load(); s == nil || s.acquire() {
+			return s
+		}
+	}
+}
+
 // buildMeasure compares vertex v with others while the graph is built.
 func (g *generation) buildMeasure(m *measure, v uint32) {
+	if s := g.codes.Load(); s != nil {
+		// The builder itself replaces the codes, so they stay as long as this.
+		s.rowMeasure(m, v)
+		return
+	}
 	m.base32, m.stride = g.base32(), g.stride32()
 	m.query = g.vector(v)
 	m.kind = kindL2
 	if g.norms != nil {
 		m.kind, m.norms = kindBuildDot, g.norms
 		m.radius = math.Float32frombits(g.radius.Load())
-		m.lift = lift(m.radius, *(*float32)(g.norms.row(v)))
+		m.lift = lift(m.radius, g.norm(v))
 	}
 }
 
-// queryMeasure compares a query, normalised under Cosine, with vertices.
-func (g *generation) queryMeasure(m *measure, query []float32) {
+// exactMeasure compares a query, normalised under Cosine, with vertices; its
+// keys are the ordered bits of the distances a caller sees.
+func (g *generation) exactMeasure(m *measure, query []float32) {
 	m.base32, m.stride = g.base32(), g.stride32()
 	m.query = query
-	m.kind = kindL2
-	if g.cfg.Metric != distance.L2 {
+	switch g.cfg.Metric {
+	case distance.L2:
+		m.kind = kindL2
+	case distance.Cosine:
+		m.kind = kindCosine
+	default:
 		m.kind = kindDot
-	}
-}
-
-// distances are the exact ones a caller sees.
-func (g *generation) distances(query []float32, ids []uint32, out []float32) {
-	if g.cfg.Metric == distance.L2 {
-		distance.L2SquaredRows(query, g.base32(), g.stride32(), ids, out)
-		return
-	}
-	distance.InnerProductRows(query, g.base32(), g.stride32(), ids, out)
-	for i, x := range out[:len(ids)] {
-		if g.cfg.Metric == distance.Cosine {
-			out[i] = 1 - x
-		} else {
-			out[i] = -x
-		}
 	}
 }
 
 // batchEnd is the boundary after boundary a: batches are a pure function of the
 // number of vertices, so that the graph does not depend on when vectors came.
-// They double at first and stay small enough that the rest, which is scanned,
-// costs less than walking the graph.
-func batchEnd(a uint32) uint32 {
+// They stay so small that the rest, which is scanned, costs less than walking
+// the graph. Codes are trained on the first batch, which is larger for that.
+func (g *generation) batchEnd(a uint32) uint32 {
 	switch {
+	case a == 0 && g.coded():
+		return firstTraining
 	case a < 16<<10:
 		return a + 64
 	case a < 64<<10:
@@ -220,8 +230,10 @@ func batchEnd(a uint32) uint32 {
 }
 
 // boundary is the last boundary at or below n.
-func boundary(n uint32) uint32 {
+func (g *generation) boundary(n uint32) uint32 {
 	switch {
+	case n < firstTraining && g.coded():
+		return 0
 	case n < 16<<10:
 		return n &^ 63
 	case n < 64<<10:
@@ -230,3 +242,6 @@ func boundary(n uint32) uint32 {
 		return n &^ 255
 	}
 }
+
+// coded reports whether the graph is built and walked on codes.
+func (g *generation) coded() bool { return g.cfg.Quantization != QuantizationNone }

@@ -32,7 +32,7 @@ const (
 	QuantizationRaBitQ Quantization = "rabitq"
 
 	// DefaultQuantization is what an empty Config.Quantization means.
-	DefaultQuantization = QuantizationNone
+	DefaultQuantization = QuantizationSQ8
 )
 
 // Config is fixed for the life of an index; Open validates it.
@@ -301,7 +301,7 @@ func (x *Index) Status() Status {
 		Graphed:    int(graphed),
 		Total:      int(total),
 		Garbage:    int(g.garbage.Load()),
-		Idle:       !sealing && graphed == boundary(total),
+		Idle:       !sealing && graphed == g.boundary(total),
 		GraphHash:  fmt.Sprintf("%016x%016x", hash.hi, hash.lo),
 		Memory:     x.memory(g),
 	}
@@ -310,8 +310,14 @@ func (x *Index) Status() Status {
 func (x *Index) memory(g *generation) Memory {
 	n := int64(g.total.Load())
 	graphed := int64(g.graphed.Load())
+	var codes int64
+	if s := g.acquireCodes(); s != nil {
+		codes = graphed * int64(s.width)
+		s.release()
+	}
 	return Memory{
 		Vectors: n * int64(g.vectors.stride),
+		Codes:   codes,
 		Graph: graphed*int64(g.graph.links.stride+g.graph.upperRow.stride) +
 			int64(g.graph.uppers.Load())*int64(g.graph.upper.stride),
 		Payload: x.payload.bytes(),

@@ -19,18 +19,31 @@ type measure struct {
 	norms  *arena    // kindBuildDot
 	radius float32   // kindBuildDot: the largest squared norm
 	lift   float32   // kindBuildDot: the query's extra coordinate
+	base8  []byte
+	query8 []byte // kindCodeL2, padded
+	signed []int8 // kindCodeTerm and kindCodeDot, padded
+	term   int32  // kindCodeTerm: of the query
+	codes  []byte // of the query
+	// What a key on codes means as a distance.
+	factor, constant float32
 }
 
 type measureKind uint8
 
 const (
 	kindL2 measureKind = iota
+	kindCosine
 	kindDot
 	// kindBuildDot is squared L2 after every vector got one more coordinate that
 	// brings it to the length of the longest. For queries, whose extra coordinate
 	// is zero, that order is the order of inner products, and unlike the inner
 	// product it is a metric, which the choice of links needs.
 	kindBuildDot
+	// The squared distance of codes, with the rows' terms in their padding or
+	// without.
+	kindCodeTerm
+	kindCodeL2
+	kindCodeDot
 )
 
 // keys writes the key of ids[i] to out[i].
@@ -40,10 +53,28 @@ func (m *measure) keys(ids, out []uint32) {
 	}
 	out = out[:len(ids)]
 	f := unsafe.Slice((*float32)(unsafe.Pointer(&out[0])), len(out))
+	n := unsafe.Slice((*int32)(unsafe.Pointer(&out[0])), len(out))
 	switch m.kind {
+	case kindCodeL2:
+		// Sums of squares are not negative: they are keys as they are.
+		distance.L2U8Rows(m.query8, m.base8, m.stride, ids, n)
+	case kindCodeTerm:
+		distance.L2U8TermRows(m.signed, m.term, m.base8, m.stride, m.stride-4, ids, n)
+	case kindCodeDot:
+		distance.DotU8S8Rows(m.signed, m.base8, m.stride, ids, n)
+		for i, x := range n {
+			out[i] = uint32(-x) ^ 1<<31
+		}
 	case kindL2:
-		// Squared distances are not negative: their bits are in order already.
 		distance.L2SquaredRows(m.query, m.base32, m.stride, ids, f)
+		for i, x := range f {
+			out[i] = orderedBits(x)
+		}
+	case kindCosine:
+		distance.InnerProductRows(m.query, m.base32, m.stride, ids, f)
+		for i, x := range f {
+			out[i] = orderedBits(1 - x)
+		}
 	case kindDot:
 		distance.InnerProductRows(m.query, m.base32, m.stride, ids, f)
 		for i, x := range f {
@@ -61,4 +92,12 @@ func (m *measure) keys(ids, out []uint32) {
 // lift is the coordinate that completes a vector to squared length radius.
 func lift(radius, norm float32) float32 {
 	return float32(math.Sqrt(float64(max(0, radius-norm))))
+}
+
+// distance is what a key on codes means.
+func (m *measure) distance(key uint32) float32 {
+	if m.kind == kindCodeDot {
+		return float32(m.factor*float32(int32(key^1<<31))) + m.constant
+	}
+	return m.factor * float32(key)
 }

@@ -38,6 +38,10 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 			return dst, Stats{}, err
 		}
 	}
+	if !q.Exact && x.cfg.Quantization != QuantizationNone && r.graphed > 0 {
+		r.codes = g.acquireCodes()
+		defer r.codes.release()
+	}
 	if err := r.run(); err != nil {
 		return dst, Stats{}, err
 	}
@@ -99,7 +103,10 @@ type request struct {
 	s       *scratch
 	see     sight
 	graphed uint32
-	ef      int
+	codes   *codeset // nil if the vectors themselves are compared
+	// lossless: the keys of codes are exact.
+	lossless bool
+	ef       int
 	// matching is how many vertices can match: exact under a filter but for the
 	// dead, otherwise an estimate.
 	matching int
@@ -109,38 +116,56 @@ type request struct {
 // run plans and collects candidates.
 func (r *request) run() error {
 	r.s.results = r.s.results[:0]
-	r.g.queryMeasure(&r.s.measure, r.s.query)
+	if r.codes != nil {
+		r.lossless = r.codes.queryMeasure(&r.s.measure, r.g.cfg.Metric, r.s.query)
+	} else {
+		r.g.exactMeasure(&r.s.measure, r.s.query)
+	}
 	covered := min(r.graphed, r.see.bound)
 	if r.see.bits == nil {
 		r.matching = max(0, int(r.see.bound)-int(r.g.garbage.Load()))
 	}
-	if r.q.Exact || covered == 0 || r.matching <= r.exactBelow() {
-		r.stats.Plan = "exact"
-		return r.scan(0, r.see.bound, max(r.q.K, 1))
+	if err := r.walk(covered); err != nil {
+		return err
 	}
-	share := float64(r.matching) / float64(r.see.bound)
+	r.rescore()
+	// What the graph does not cover has no codes either.
+	r.g.exactMeasure(&r.s.measure, r.s.query)
+	return r.scan(covered, r.see.bound, r.q.K)
+}
+
+// walk collects candidates of the vertices that the graph covers.
+func (r *request) walk(covered uint32) error {
+	if r.q.Exact || covered == 0 || r.matching <= r.exactBelow() {
+		return r.scanCovered(covered)
+	}
 	r.stats.Plan = "graph"
 	if r.see.bits != nil {
 		r.stats.Plan = "filtered-graph"
 	}
 	var err error
-	if r.see.bits == nil && !r.see.anyDead && r.graphed <= r.see.bound {
+	if share := float64(r.matching) / float64(r.see.bound); r.see.bits == nil && !r.see.anyDead && r.graphed <= r.see.bound {
 		err = r.plain()
 	} else if share >= 0.5 {
 		err = r.through()
 	} else {
 		err = r.matchingOnly(covered)
 	}
-	if err != nil {
-		return err
-	}
-	if len(r.s.results) < min(r.q.K, r.matching) {
+	if err == nil && len(r.s.results) < r.q.K {
 		// The walk ran dry, as it may among the deleted: answer in full.
 		r.s.results = r.s.results[:0]
-		r.stats.Plan = "exact"
-		return r.scan(0, r.see.bound, r.q.K)
+		err = r.scanCovered(covered)
 	}
-	return r.scan(r.graphed, r.see.bound, r.ef)
+	return err
+}
+
+func (r *request) scanCovered(covered uint32) error {
+	r.stats.Plan = "exact"
+	limit := r.q.K
+	if r.codes != nil && !r.lossless {
+		limit = max(r.ef, 2*r.q.K)
+	}
+	return r.scan(0, covered, limit)
 }
 
 // exactBelow is the number of matching vertices that are scanned rather than
@@ -269,25 +294,64 @@ func (r *request) scan(from, to uint32, limit int) error {
 	return nil
 }
 
-// finish ranks the candidates by exact distance and appends the best.
+// rescoreBlock is how many candidates are compared in full at a time.
+const rescoreBlock = 8
+
+// rescore gives the candidates, which come nearest first, their exact distances.
+// It stops when a block brought nothing among the best K: codes are a good enough
+// order for the rest not to.
+func (r *request) rescore() {
+	s := r.s
+	if r.codes == nil || len(s.results) == 0 {
+		return
+	}
+	if r.q.NoRescore {
+		for i, c := range s.results {
+			s.results[i] = candidate(orderedBits(s.measure.distance(candidateKey(c))), candidateVertex(c))
+		}
+		return
+	}
+	r.g.exactMeasure(&s.measure, s.query)
+	s.pool.reset(r.q.K)
+	out := s.out[:cap(s.out)]
+	n := len(s.results)
+	if r.lossless {
+		n = min(n, r.q.K)
+	}
+	for from := 0; from < n; {
+		to := min(n, from+rescoreBlock)
+		if from == 0 {
+			to = min(n, max(to, r.q.K))
+		}
+		ids := s.ids[:0]
+		for _, c := range s.results[from:to] {
+			ids = append(ids, candidateVertex(c))
+		}
+		s.need(len(ids))
+		out = s.out[:cap(s.out)]
+		s.measure.keys(ids, out)
+		news := 0
+		for i, u := range ids {
+			if c := candidate(out[i], u); c < s.pool.bound() {
+				s.pool.insert(c)
+				news++
+			}
+		}
+		if news == 0 {
+			break
+		}
+		s.ids = ids[:0]
+		from = to
+	}
+	s.results = append(s.results[:0], s.pool.items...)
+}
+
+// finish appends the best results.
 func (r *request) finish(dst []Result) ([]Result, Stats, error) {
 	s := r.s
 	r.stats.Visited = s.visited
 	slices.Sort(s.results)
-	n := min(len(s.results), r.q.K)
-	s.ids = s.ids[:0]
-	for _, c := range s.results[:n] {
-		s.ids = append(s.ids, candidateVertex(c))
-	}
-	s.dists = slices.Grow(s.dists[:0], n)[:n]
-	if n > 0 {
-		r.g.distances(s.query, s.ids, s.dists)
-	}
-	for i, v := range s.ids {
-		s.results[i] = candidate(orderedBits(s.dists[i]), v)
-	}
-	slices.Sort(s.results[:n])
-	for _, c := range s.results[:n] {
+	for _, c := range s.results[:min(len(s.results), r.q.K)] {
 		d := fromOrderedBits(candidateKey(c))
 		if r.q.HasMaxDistance && d > r.q.MaxDistance {
 			break

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"encoding/binary"
+	"math"
+	"slices"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/akidb/akidb/index/distance"
+)
+
+// codec maps vectors to 8-bit codes: one offset per dimension, one scale for all,
+// so that the squared distance of two codes is that of the vectors but for a
+// factor and for rounding. Under Dot a vector has one more coordinate, which
+// lifts it to the length of the longest (see kindBuildDot).
+//
+// It is trained on a sample of the vertices below a batch boundary and therefore
+// a pure function of the vectors. All arithmetic is written so that no compiler
+// may fuse it.
+type codec struct {
+	trained uint32 // boundary it was trained at
+	dim     int    // with the lift
+	width   int    // bytes of a row: dim padded to 64
+	termed  bool   // the padding has room for the row's terms
+	offset  []float32
+	inverse float32 // of the scale
+	scale   float32
+	lifted  bool
+	radius  float32 // lifted: squared norm that is not lifted
+}
+
+const (
+	firstTraining = 1024
+	sampleRows    = 2048
+	// sampleValues is how many deviations the scale is taken from.
+	sampleValues = 1 << 17
+)
+
+// trainCodec trains on vertices [0, n).
+func trainCodec(g *generation, n uint32) *codec {
+	c := &codec{trained: n, dim: g.cfg.Dimension, lifted: g.norms != nil}
+	if c.lifted {
+		c.dim++
+		for v := range n {
+			c.radius = max(c.radius, g.norm(v))
+		}
+	}
+	c.width = (c.dim + 63) &^ 63
+	c.termed = c.width-c.dim >= 8
+	c.offset = make([]float32, c.dim)
+	rows := min(n, sampleRows)
+	step := n / rows
+	row := make([]float32, c.dim)
+	if !c.lifted && c.trainIntegers(g, rows, step) {
+		return c
+	}
+	sums := make([]float64, c.dim)
+	for i := range rows {
+		c.expand(g, i*step, row)
+		for d, x := range row {
+			sums[d] += float64(x)
+		}
+	}
+	for d := range sums {
+		c.offset[d] = float32(sums[d] / float64(rows))
+	}
+	var deviations []float32
+	every := max(1, int(rows)*c.dim/sampleValues)
+	at := 0
+	largest := float32(0)
+	for i := range rows {
+		c.expand(g, i*step, row)
+		for d, x := range row {
+			dev := float32(math.Abs(float64(x - c.offset[d])))
+			largest = max(largest, dev)
+			if at++; at%every == 0 {
+				deviations = append(deviations, dev)
+			}
+		}
+	}
+	slices.Sort(deviations)
+	half := largest
+	if n := len(deviations); n > 0 {
+		// Rare outliers are cut off rather than paid for by all.
+		half = min(half, float32(deviations[n-1-n/2000]*1.2))
+	}
+	if half == 0 {
+		half = 1
+	}
+	c.setScale(half / 127.5)
+	for d := range c.offset {
+		c.offset[d] -= half
+	}
+	return c
+}
+
+// trainIntegers chooses codes that lose nothing if all values are whole numbers
+// of a small range, as pixels and histograms are.
+func (c *codec) trainIntegers(g *generation, rows, step uint32) bool {
+	lo, hi := float32(math.Inf(1)), float32(math.Inf(-1))
+	for i := range rows {
+		for _, x := range g.vector(i * step) {
+			if x != float32(math.Trunc(float64(x))) {
+				return false
+			}
+			lo, hi = min(lo, x), max(hi, x)
+		}
+	}
+	if hi-lo > 255 || math.Abs(float64(lo)) > 1<<20 {
+		return false
+	}
+	if lo >= 0 && hi <= 255 {
+		lo = 0
+	}
+	for d := range c.offset {
+		c.offset[d] = lo
+	}
+	c.setScale(1)
+	return true
+}
+
+func (c *codec) setScale(s float32) {
+	c.scale, c.inverse = s, 1/s
+}
+
+// expand writes a vertex's vector, lifted if need be.
+func (c *codec) expand(g *generation, v uint32, row []float32) {
+	copy(row, g.vector(v))
+	if c.lifted {
+		row[c.dim-1] = lift(c.radius, g.norm(v))
+	}
+}
+
+// suits reports whether other would encode much as c does, so that encoding
+// everything anew is not worth it.
+func (c *codec) suits(other *codec) bool {
+	if c.scale == 1 && other.scale == 1 {
+		return slices.Equal(c.offset, other.offset)
+	}
+	if other.scale > c.scale*1.1 || other.scale < c.scale*0.8 || c.radius != other.radius {
+		return false
+	}
+	var moved float64
+	for d := range c.offset {
+		moved = max(moved, math.Abs(float64(c.offset[d]-other.offset[d])))
+	}
+	return moved <= float64(16*c.scale)
+}
+
+// encode writes the codes of a vector and reports whether they lose nothing.
+func (c *codec) encode(dst []byte, x []float32) bool {
+	offset := c.offset[:len(x)]
+	dst = dst[:len(x)]
+	inverse := c.inverse
+	lossless := c.scale == 1
+	for i, f := range x {
+		t := float32((f-offset[i])*inverse) + 0.5
+		// NaN and what is below become 0.
+		var b byte
+		if t >= 255 {
+			b = 255
+		} else if t > 0 {
+			b = byte(int32(t))
+		}
+		dst[i] = b
+		if lossless && float32(b)+offset[i] != f {
+			lossless = false
+		}
+	}
+	return lossless
+}
+
+// codeset is the codes of the vertices below graphed, by one codec. Training
+// anew makes another one; the old one is freed when the last search has left it.
+type codeset struct {
+	codec
+	rows     *arena
+	refs     atomic.Int64
+	lossless atomic.Bool // nothing encoded so far lost anything
+	checked  uint32      // the builder's: vertices when training was last tried
+}
+
+func newCodeset(c *codec) (*codeset, error) {
+	rows, err := newArena(c.width)
+	if err != nil {
+		return nil, err
+	}
+	s := &codeset{codec: *c, rows: rows}
+	s.refs.Store(1)
+	s.lossless.Store(c.scale == 1 && !c.lifted)
+	return s, nil
+}
+
+func (s *codeset) acquire() bool {
+	for {
+		n := s.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if s.refs.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (s *codeset) release() {
+	if s != nil && s.refs.Add(-1) == 0 {
+		s.rows.free()
+	}
+}
+
+// add encodes a vertex.
+func (s *codeset) add(g *generation, v uint32) {
+	dst := u8At(s.rows.row(v), s.width)
+	if !s.encode(dst, g.vector(v)) && s.lossless.Load() {
+		s.lossless.Store(false)
+	}
+	n := g.cfg.Dimension
+	if s.lifted {
+		l := [1]float32{lift(s.radius, g.norm(v))}
+		t := float32((l[0]-s.offset[n])*s.inverse) + 0.5
+		dst[n] = byte(max(0, min(255, t)))
+		n++
+	}
+	clear(dst[n:])
+	if s.termed {
+		var squares uint32
+		for _, u := range dst[:s.dim] {
+			squares += uint32(u) * uint32(u)
+		}
+		binary.LittleEndian.PutUint32(dst[s.width-8:], squares)
+		binary.LittleEndian.PutUint32(dst[s.width-4:], uint32(distance.L2Term(dst[:s.dim])))
+	}
+}
+
+// row is the codes of a vertex, and what is in the padding.
+func (s *codeset) row(v uint32) []byte { return u8At(s.rows.row(v), s.width) }
+
+// rowMeasure compares a vertex with others.
+func (s *codeset) rowMeasure(m *measure, v uint32) {
+	m.base8, m.stride = s.base(), s.width
+	row := s.row(v)
+	if !s.termed {
+		m.kind, m.query8 = kindCodeL2, row
+		return
+	}
+	// As L2Query does, but eight at a time and with the sum from the padding.
+	m.kind = kindCodeTerm
+	m.signed = slices.Grow(m.signed[:0], s.width)[:s.width]
+	to := unsafe.Slice((*uint64)(unsafe.Pointer(&m.signed[0])), s.width/8)
+	for i, w := range unsafe.Slice((*uint64)(unsafe.Pointer(&row[0])), s.width/8) {
+		to[i] = w ^ 0x8080808080808080
+	}
+	clear(m.signed[s.dim:])
+	m.term = int32(binary.LittleEndian.Uint32(row[s.width-8:]))
+}
+
+// codeMeasure compares codes (dim of them) with rows.
+func (s *codeset) codeMeasure(m *measure, codes []byte) {
+	m.base8, m.stride = s.base(), s.width
+	if s.termed {
+		m.kind = kindCodeTerm
+		m.signed = slices.Grow(m.signed[:0], s.width)[:s.width]
+		m.term = distance.L2Query(m.signed, codes)
+		return
+	}
+	m.kind = kindCodeL2
+	m.query8 = slices.Grow(m.query8[:0], s.width)[:s.width]
+	clear(m.query8[copy(m.query8, codes):])
+}
+
+// base is all rows, to be indexed below graphed only.
+func (s *codeset) base() []byte { return unsafe.Slice((*byte)(s.rows.base), s.rows.reserved) }
+
+// queryMeasure compares a query with coded vertices. Up to rounding, key k means
+// distance m.factor*k + m.constant. It reports whether nothing is rounded.
+func (s *codeset) queryMeasure(m *measure, metric distance.Metric, query []float32) (lossless bool) {
+	if metric == distance.Dot {
+		s.dotMeasure(m, query)
+		return false
+	}
+	m.codes = slices.Grow(m.codes[:0], s.dim)[:s.dim]
+	lossless = s.encode(m.codes, query) && s.lossless.Load()
+	s.codeMeasure(m, m.codes)
+	m.factor, m.constant = s.scale*s.scale, 0
+	if metric == distance.Cosine {
+		m.factor /= 2
+	}
+	return lossless
+}
+
+// dotMeasure orders by the inner product with what the codes decode to: the
+// query as signed numbers times the codes, since offsets and scale change all
+// products alike.
+func (s *codeset) dotMeasure(m *measure, query []float32) {
+	m.base8, m.stride = s.base(), s.width
+	m.kind = kindCodeDot
+	m.signed = slices.Grow(m.signed[:0], s.width)[:s.width]
+	clear(m.signed)
+	var largest float32
+	for _, x := range query {
+		largest = max(largest, float32(math.Abs(float64(x))))
+	}
+	if largest == 0 {
+		largest = 1
+	}
+	var constant float64
+	for i, x := range query {
+		m.signed[i] = int8(math.RoundToEven(float64(float32(x/largest)) * 127))
+		constant -= float64(x) * float64(s.offset[i])
+	}
+	m.factor, m.constant = s.scale*largest/127, float32(constant)
+}
