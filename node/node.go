@@ -9,12 +9,16 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/akidb/akidb/raftfsm"
-	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 )
 
 // Config is fixed for the life of a node; Open validates it.
@@ -52,124 +56,218 @@ type Config struct {
 	MinFreeDisk     int64
 	MaxIndexBacklog int
 	IndexWorkers    int
-	Logger          *slog.Logger
-	Registerer      prometheus.Registerer
+	// MaxApplyLag bounds the committed entries not applied yet.
+	MaxApplyLag uint64
+	// ReadReplica keeps this node a non-voter for good.
+	ReadReplica bool
+	// RemoveDeadAfter takes a failed member out of the configuration after
+	// that time, as long as a majority remains; negative for never.
+	RemoveDeadAfter time.Duration
+	// StabilizationTime is how long a new member must be healthy before it is
+	// given a vote.
+	StabilizationTime time.Duration
+	// StateCheckInterval is how often the leader commits its state hash for
+	// the others to compare; negative for never.
+	StateCheckInterval time.Duration
+	Logger             *slog.Logger
+	Registerer         prometheus.Registerer
+	// Net is how the network is reached; the zero value is the real one.
+	Net Net
+
+	// openMachine replaces raftfsm in tests of this package.
+	openMachine func(ctx context.Context, dir string) (machine, error)
 }
 
 // Node is a running member.
-type Node struct{}
+type Node struct {
+	cfg  *Config
+	log  *slog.Logger
+	met  *metrics
+	mux  *mux
+	rpc  *rpcClient
+	book *addressBook
+	g    *group
+
+	gossip  *gossip // nil if turned off
+	budgets *budgets
+	pilot   *pilot
+	started time.Time
+
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	closing atomic.Bool
+	// wasListed is set once the leader's configuration was seen to hold this
+	// node, see rejoin.
+	wasListed atomic.Bool
+	findNow   chan struct{}
+	joinMu    sync.Mutex // one member is admitted at a time
+	closed    chan struct{}
+	closeMu   sync.Mutex
+}
+
+// groupID is the one group there is now; it names a directory and is part of
+// each connection's preamble.
+const groupID = "1"
 
 // Open starts the node. It returns once storage is open and Raft runs, with or
 // without a leader; errors name the file or setting that is wrong.
-func Open(ctx context.Context, cfg Config) (*Node, error) { panic("node: to be built") }
+func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
+	c, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	if err := claimDataDir(c.DataDir, c.NodeID); err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), closed: make(chan struct{}), findNow: make(chan struct{}, 1)}
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if n.met, err = newMetrics(c.Registerer, n); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			n.cancel()
+			n.met.unregister()
+		}
+	}()
+	if n.mux, err = newMux(c.Net, c.RaftAddr, c.ServerTLS, c.ClientTLS, n.log); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			n.mux.cut()
+		}
+	}()
+	if _, port, _ := net.SplitHostPort(c.AdvertiseAddr); port == "0" {
+		c.AdvertiseAddr = n.mux.ln.Addr().String()
+	}
+	n.rpc = newRPCClient(func(ctx context.Context, addr string) (net.Conn, error) {
+		return n.mux.dial(ctx, addr, streamRPC, groupID)
+	})
+	n.book = newAddressBook()
+	dir := filepath.Join(c.DataDir, "groups", groupID)
+	m, err := c.openMachine(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	n.g = &group{id: groupID, dir: dir, cfg: c, self: n.selfInfo, log: n.log, met: n.met, m: m, mux: n.mux, rpc: n.rpc, book: n.book, onLeader: n.leaderDuties}
+	n.g.ctx, n.g.cancel = context.WithCancel(context.Background())
+	n.budgets = newBudgets(n)
+	n.pilot = newPilot(n)
+	if err := openGroup(n.g); err != nil {
+		n.g.cancel()
+		m.Close()
+		return nil, err
+	}
+	n.serve()
+	if c.GossipAddr != "" {
+		if n.gossip, err = startGossip(n); err != nil {
+			n.shutdown(ctx)
+			return nil, err
+		}
+	}
+	n.wg.Go(n.findCluster)
+	n.wg.Go(n.budgets.run)
+	n.wg.Go(n.keepRecord)
+	return n, nil
+}
+
+// serve wires the streams to their handlers.
+func (n *Node) serve() {
+	srv := &rpcServer{log: n.log, serve: n.serveRPC, ctx: n.ctx, leader: func() *nodev1.NodeInfo {
+		return infoOf(n.g.leaderMember())
+	}}
+	n.mux.handlers[streamRPC] = func(_ string, c net.Conn) { srv.handle(c) }
+	n.mux.handlers[streamRaft] = func(id string, c net.Conn) {
+		if core := n.g.core.Load(); id == n.g.id && core != nil {
+			core.stream.offer(c)
+			return
+		}
+		c.Close()
+	}
+	n.mux.handlers[streamFetch] = func(id string, c net.Conn) {
+		if id != n.g.id {
+			c.Close()
+			return
+		}
+		n.g.snaps.serveFetch(c)
+	}
+	n.mux.serve()
+}
 
 // Close hands leadership over, stops everything it started and waits for it.
-func (n *Node) Close(ctx context.Context) error { panic("to be built") }
-
-// Propose commits cmd (stamping proposed_at_ms) and returns its outcome, on any
-// node: a follower forwards to the leader. Errors: ErrNotLeader, ErrNoLeader,
-// ErrOverloaded, ErrFenced, ErrClosed: not applied. ErrUnknownOutcome: it may
-// have been applied; retry only with its request id. A refusal by the state is
-// not an error here: see raftfsm.ResultError.
-func (n *Node) Propose(ctx context.Context, cmd *fsmv1.Command) (*fsmv1.Result, error) {
-	panic("to be built")
+func (n *Node) Close(ctx context.Context) error {
+	n.closeMu.Lock()
+	defer n.closeMu.Unlock()
+	select {
+	case <-n.closed:
+		return nil
+	default:
+	}
+	n.handOver(ctx)
+	n.closing.Store(true)
+	err := n.shutdown(ctx)
+	close(n.closed)
+	return err
 }
 
-// ProposeLocal is Propose without forwarding: ErrNotLeader with a hint.
-func (n *Node) ProposeLocal(ctx context.Context, cmd *fsmv1.Command) (*fsmv1.Result, error) {
-	panic("to be built")
+// shutdown stops from the outside in: first what asks and what proposes, then
+// the connections, then Raft, and the state last.
+func (n *Node) shutdown(context.Context) error {
+	n.closing.Store(true)
+	n.cancel()
+	if n.gossip != nil {
+		n.gossip.stop()
+	}
+	n.g.cancel()
+	n.mux.cut()
+	n.rpc.close()
+	n.wg.Wait()
+	err := n.g.close()
+	n.mux.wait()
+	n.met.unregister()
+	return err
 }
 
-// Consistency of a read; see docs/consistency.md.
-type Consistency string
-
-// The consistencies.
-const (
-	Linearizable Consistency = "linearizable"
-	Session      Consistency = "session"
-	Bounded      Consistency = "bounded"
-	Eventual     Consistency = "eventual"
-)
-
-// ReadOptions says what a read must see.
-type ReadOptions struct {
-	Consistency  Consistency   // "" is Linearizable
-	MinIndex     uint64        // Session: the token's log index
-	MaxStaleness time.Duration // Bounded
+// handOver gives leadership to another voter, so that a planned stop costs the
+// clients one round trip instead of an election time-out.
+func (n *Node) handOver(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.ElectionTimeout+time.Second)
+	defer cancel()
+	for range 3 {
+		c := n.g.core.Load()
+		if c == nil || c.r.State() != raft.Leader || ctx.Err() != nil {
+			return
+		}
+		others := 0
+		for _, s := range n.g.servers() {
+			if s.Suffrage == raft.Voter && string(s.ID) != n.cfg.NodeID {
+				others++
+			}
+		}
+		if others == 0 {
+			return
+		}
+		if err := n.transferHere(ctx, ""); err != nil {
+			n.log.Warn("leadership not handed over", "err", err)
+			continue
+		}
+		return
+	}
 }
 
-// Read waits until this replica can serve the read and returns its view, which
-// the caller closes. Errors, nothing served: ErrNoLeader, ErrTooStale,
-// ErrFenced, ErrClosed, the context's error.
-func (n *Node) Read(ctx context.Context, o ReadOptions) (*raftfsm.View, error) { panic("to be built") }
-
-// Token and its parsing tie a log index to this cluster: "<cluster id prefix>.<index>".
-func (n *Node) Token(logIndex uint64) string { panic("to be built") }
-
-// ParseToken returns the log index; ErrBadToken for another cluster's or a
-// malformed one. "" is 0.
-func (n *Node) ParseToken(token string) (uint64, error) { panic("to be built") }
+func (n *Node) isClosing() bool { return n.closing.Load() }
 
 // ID is the node's id.
-func (n *Node) ID() string { panic("to be built") }
+func (n *Node) ID() string { return n.cfg.NodeID }
 
-// Leader describes the leader as known here; ErrNoLeader.
-func (n *Node) Leader() (Member, error) { panic("to be built") }
+// RaftAddr is the address other nodes reach this one at.
+func (n *Node) RaftAddr() string { return n.cfg.AdvertiseAddr }
 
-// Member is what is known here of a member.
-type Member struct {
-	NodeID, RaftAddr, GRPCAddr, RESTAddr string
-	Zone, Version, Health                string
-	Voter, Leader                        bool
-	AppliedIndex                         uint64
-	LastContact                          time.Duration
+func (n *Node) selfInfo() *nodev1.NodeInfo {
+	return &nodev1.NodeInfo{
+		NodeId: n.cfg.NodeID, RaftAddr: n.cfg.AdvertiseAddr, GrpcAddr: n.cfg.GRPCAddr, RestAddr: n.cfg.RESTAddr,
+		Zone: n.cfg.Zone, Version: n.cfg.Version, MaxClusterVersion: maxClusterVersion,
+	}
 }
-
-// Members lists the Raft configuration, joined with gossip and autopilot.
-func (n *Node) Members() []Member { panic("to be built") }
-
-// Status describes this node; it works without a leader.
-type Status struct {
-	NodeID, ClusterID, State, LeaderID         string
-	Voter                                      bool
-	Term, CommitIndex, AppliedIndex            uint64
-	FirstLogIndex, LastLogIndex, SnapshotIndex uint64
-	Ready                                      bool
-	NotReadyReason                             string
-	Uptime                                     time.Duration
-	ClusterVersion, MaxClusterVersion          uint32
-}
-
-// Status is cheap.
-func (n *Node) Status() Status { panic("to be built") }
-
-// Ready is nil if this replica can serve: a leader is known, it has caught up,
-// its state hash agrees, its storage is writable.
-func (n *Node) Ready() error { panic("to be built") }
-
-// AddMember, RemoveMember, PromoteMember and TransferLeader change membership
-// through the leader, from any node.
-func (n *Node) AddMember(ctx context.Context, nodeID, raftAddr string, voter bool) error {
-	panic("to be built")
-}
-
-// RemoveMember takes a member out of the configuration.
-func (n *Node) RemoveMember(ctx context.Context, nodeID string) error { panic("to be built") }
-
-// PromoteMember makes a non-voter a voter.
-func (n *Node) PromoteMember(ctx context.Context, nodeID string) error { panic("to be built") }
-
-// TransferLeader hands leadership to nodeID, or to any voter if it is empty.
-func (n *Node) TransferLeader(ctx context.Context, nodeID string) error { panic("to be built") }
-
-// Snapshot takes a Raft snapshot now and returns its index and term.
-func (n *Node) Snapshot(ctx context.Context) (index, term uint64, err error) { panic("to be built") }
-
-// MemberHash is one member's part in Verify.
-type MemberHash struct {
-	NodeID, StateHash, GraphHash, Err string
-	AppliedIndex                      uint64
-}
-
-// Verify compares the hashes of all members at one applied index.
-func (n *Node) Verify(ctx context.Context) ([]MemberHash, error) { panic("to be built") }

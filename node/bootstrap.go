@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
+)
+
+// addressBook holds addresses learned from the nodes themselves. They go
+// before those in the Raft configuration, so that a cluster whose members all
+// came back at other addresses finds itself.
+type addressBook struct {
+	mu    sync.Mutex // guards infos
+	infos map[string]*nodev1.NodeInfo
+}
+
+func newAddressBook() *addressBook { return &addressBook{infos: make(map[string]*nodev1.NodeInfo)} }
+
+func (b *addressBook) info(id string) *nodev1.NodeInfo {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.infos[id]
+}
+
+// learn records what a node said of itself.
+func (b *addressBook) learn(i *nodev1.NodeInfo) {
+	if i == nil || i.NodeId == "" {
+		return
+	}
+	b.mu.Lock()
+	b.infos[i.NodeId] = i
+	b.mu.Unlock()
+}
+
+var _ raft.ServerAddressProvider = (*group)(nil)
+
+// ServerAddr is where a node is reached: the address it told, else that of the
+// Raft configuration.
+func (g *group) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if i := g.book.info(string(id)); i != nil && i.RaftAddr != "" {
+		return raft.ServerAddress(i.RaftAddr), nil
+	}
+	for _, s := range g.servers() {
+		if s.ID == id {
+			return s.Address, nil
+		}
+	}
+	return "", fmt.Errorf("address of node %s is not known", id)
+}
+
+func (g *group) addrOf(s raft.Server) string {
+	if i := g.book.info(string(s.ID)); i != nil && i.RaftAddr != "" {
+		return i.RaftAddr
+	}
+	return string(s.Address)
+}
+
+const (
+	helloPause    = 200 * time.Millisecond
+	helloPauseMax = 2 * time.Second
+	helloTimeout  = time.Second
+)
+
+// findCluster makes an empty node a member: it bootstraps together with the
+// nodes it was told to expect if none of them belongs to a cluster, and joins
+// if one does. No node is special, and none founds a cluster by itself unless
+// it was told to expect only itself. A node with state only says hello, to
+// learn and tell addresses.
+func (n *Node) findCluster() {
+	wait := helloPause
+	for n.ctx.Err() == nil {
+		done, err := n.tryFindCluster(n.ctx)
+		if err != nil {
+			n.log.Info("looking for the cluster", "err", err)
+		}
+		if done {
+			wait = helloPauseMax
+		}
+		t := time.NewTimer(wait)
+		select {
+		case <-t.C:
+		case <-n.findNow:
+		case <-n.ctx.Done():
+		}
+		t.Stop()
+		if !done {
+			wait = min(wait*5/4, helloPauseMax)
+		}
+	}
+}
+
+// tryFindCluster is one round; done means that this node is a member.
+func (n *Node) tryFindCluster(ctx context.Context) (done bool, err error) {
+	replies, err := n.helloAll(ctx)
+	if n.g.member.Load() {
+		return true, errors.Join(err, n.rejoin(ctx, replies))
+	}
+	var founding *nodev1.HelloReply
+	empty := []*nodev1.NodeInfo{n.selfInfo()}
+	for _, r := range replies {
+		switch {
+		case r.ClusterId != "":
+			return n.join(ctx, r)
+		case r.Member:
+			founding = r
+		case int(r.BootstrapExpect) == n.cfg.BootstrapExpect:
+			empty = append(empty, r.Node)
+		default:
+			return false, fmt.Errorf("node %s expects %d nodes to bootstrap, this one %d: make BootstrapExpect equal",
+				r.Node.NodeId, r.BootstrapExpect, n.cfg.BootstrapExpect)
+		}
+	}
+	if founding != nil {
+		// Others have just bootstrapped and wait for votes, perhaps for ours.
+		return n.followBootstrap(founding, replies)
+	}
+	if n.cfg.ReadReplica {
+		return false, errors.New("a read replica waits for a cluster to join")
+	}
+	if len(empty) < n.cfg.BootstrapExpect {
+		return false, fmt.Errorf("%d of %d nodes found to bootstrap with", len(empty), n.cfg.BootstrapExpect)
+	}
+	if len(empty) > n.cfg.BootstrapExpect {
+		return false, fmt.Errorf("%d nodes found where %d are expected: raise BootstrapExpect to found the cluster with all", len(empty), n.cfg.BootstrapExpect)
+	}
+	return n.bootstrap(empty)
+}
+
+// bootstrap founds the cluster with the same configuration as every other node
+// of the list, which makes the result the same whoever comes first.
+func (n *Node) bootstrap(nodes []*nodev1.NodeInfo) (bool, error) {
+	sort.Slice(nodes, func(i, j int) bool { return nodes[i].NodeId < nodes[j].NodeId })
+	var conf raft.Configuration
+	for i, s := range nodes {
+		if i > 0 && nodes[i-1].NodeId == s.NodeId {
+			return false, fmt.Errorf("two nodes have the id %q", s.NodeId)
+		}
+		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(s.NodeId), Address: raft.ServerAddress(s.RaftAddr)})
+	}
+	done, err := n.bootstrapWith(conf)
+	if done {
+		// Tell the others at once, so that none of them finds the cluster led
+		// already and has to be taken in as a stranger.
+		_, _ = n.helloAll(n.ctx)
+	}
+	return done, err
+}
+
+// followBootstrap founds the cluster with the configuration of a node that has
+// done so just before. Every node of it must have answered that it knows of no
+// leader yet: this node may be one that lost its disk, and then the founder may
+// be one that was cut off when the cluster came to life without it.
+func (n *Node) followBootstrap(r *nodev1.HelloReply, replies []*nodev1.HelloReply) (bool, error) {
+	answered := map[string]bool{n.cfg.NodeID: true}
+	for _, a := range replies {
+		answered[a.Node.NodeId] = true
+	}
+	var conf raft.Configuration
+	listed := false
+	for _, s := range r.Servers {
+		if !answered[s.NodeId] {
+			return false, fmt.Errorf("waiting for %s to answer before founding the cluster with %s", s.NodeId, r.Node.NodeId)
+		}
+		conf.Servers = append(conf.Servers, raft.Server{ID: raft.ServerID(s.NodeId), Address: raft.ServerAddress(s.RaftAddr)})
+		listed = listed || s.NodeId == n.cfg.NodeID
+	}
+	if !listed {
+		return false, fmt.Errorf("waiting for the cluster that %s is founding", r.Node.NodeId)
+	}
+	return n.bootstrapWith(conf)
+}
+
+func (n *Node) bootstrapWith(conf raft.Configuration) (bool, error) {
+	c := n.g.core.Load()
+	if c == nil {
+		return false, errors.New("log is not open")
+	}
+	// Durable first: after a crash between the two Raft is bootstrapped again.
+	if err := c.r.BootstrapCluster(conf).Error(); err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+		return false, fmt.Errorf("bootstrap: %w", err)
+	}
+	if err := n.g.setIdentity(identity{Member: true}); err != nil {
+		return false, err
+	}
+	n.log.Info("bootstrapped", "voters", len(conf.Servers))
+	return true, nil
+}
+
+// join asks the cluster's leader, through any member, to admit this node.
+func (n *Node) join(ctx context.Context, via *nodev1.HelloReply) (bool, error) {
+	addr := via.LeaderAddr
+	if addr == "" {
+		addr = via.Node.RaftAddr
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	var reply nodev1.JoinReply
+	req := &nodev1.JoinRequest{Node: n.selfInfo(), Empty: true}
+	if err := n.rpc.call(ctx, addr, laneBulk, methodJoin, req, &reply); err != nil {
+		return false, fmt.Errorf("join cluster %s through %s: %w", via.ClusterId, addr, err)
+	}
+	if err := n.g.setIdentity(identity{Member: true, ClusterID: reply.ClusterId}); err != nil {
+		return false, err
+	}
+	n.log.Info("joined", "cluster", reply.ClusterId)
+	return true, nil
+}
+
+// rejoin tells the leader a changed address of this node, and asks to be taken
+// back if it was removed while it was down. A node removed while it runs does
+// not ask: somebody meant it.
+func (n *Node) rejoin(ctx context.Context, replies []*nodev1.HelloReply) error {
+	for _, r := range replies {
+		if r.ClusterId == "" || r.ClusterId != n.g.clusterID() || r.LeaderAddr == "" || r.LeaderId == n.cfg.NodeID {
+			continue
+		}
+		listed, addr := false, ""
+		for _, s := range r.Servers {
+			if s.NodeId == n.cfg.NodeID {
+				listed, addr = true, s.ConfiguredAddr
+			}
+		}
+		switch {
+		case listed:
+			n.wasListed.Store(true)
+			if addr == n.cfg.AdvertiseAddr {
+				return nil
+			}
+		case n.wasListed.Load():
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		var reply nodev1.JoinReply
+		return n.rpc.call(ctx, r.LeaderAddr, laneBulk, methodJoin, &nodev1.JoinRequest{Node: n.selfInfo(), ClusterId: r.ClusterId}, &reply)
+	}
+	return nil
+}
+
+// helloAll introduces this node to every address it knows of and learns theirs.
+func (n *Node) helloAll(ctx context.Context) ([]*nodev1.HelloReply, error) {
+	addrs, err := n.peerAddrs(ctx)
+	req := &nodev1.HelloRequest{From: n.selfInfo(), ClusterId: n.g.clusterID(), Member: n.g.member.Load()}
+	type answer struct {
+		r   *nodev1.HelloReply
+		err error
+	}
+	answers := make(chan answer, len(addrs))
+	for _, a := range addrs {
+		n.wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+			defer cancel()
+			var r nodev1.HelloReply
+			err := n.rpc.call(ctx, a, laneControl, methodHello, req, &r)
+			answers <- answer{&r, err}
+		})
+	}
+	var replies []*nodev1.HelloReply
+	seen := map[string]bool{n.cfg.NodeID: true}
+	own := n.g.clusterID()
+	for range addrs {
+		a := <-answers
+		if a.err != nil || a.r.Node == nil || seen[a.r.Node.NodeId] {
+			continue
+		}
+		if own != "" && a.r.ClusterId != "" && a.r.ClusterId != own {
+			n.log.Warn("peer belongs to another cluster", "peer", a.r.Node.NodeId, "cluster", a.r.ClusterId)
+			continue
+		}
+		seen[a.r.Node.NodeId] = true
+		n.book.learn(a.r.Node)
+		replies = append(replies, a.r)
+	}
+	return replies, err
+}
+
+// peerAddrs are the configured peers (a single one may be a DNS name of all),
+// the members by Raft's configuration, and what gossip saw.
+func (n *Node) peerAddrs(ctx context.Context) ([]string, error) {
+	set := map[string]bool{}
+	var lookupErr error
+	for _, p := range n.cfg.Peers {
+		set[p] = true
+	}
+	if len(n.cfg.Peers) == 1 {
+		host, port, err := net.SplitHostPort(n.cfg.Peers[0])
+		if err == nil && net.ParseIP(host) == nil {
+			ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+			ips, err := n.cfg.Net.LookupHost(ctx, host)
+			cancel()
+			if err != nil {
+				lookupErr = fmt.Errorf("look up %s: %w", host, err)
+			}
+			for _, ip := range ips {
+				set[net.JoinHostPort(ip, port)] = true
+			}
+		}
+	}
+	for _, s := range n.g.servers() {
+		if string(s.ID) != n.cfg.NodeID {
+			set[n.g.addrOf(s)] = true
+		}
+	}
+	if n.gossip != nil {
+		for _, i := range n.gossip.infos() {
+			set[i.RaftAddr] = true
+		}
+	}
+	delete(set, n.cfg.AdvertiseAddr)
+	delete(set, "")
+	var addrs []string
+	for a := range set {
+		addrs = append(addrs, a)
+	}
+	sort.Strings(addrs)
+	return addrs, lookupErr
+}
+
+// hello answers a peer.
+func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
+	own := n.g.clusterID()
+	if f := req.From; f != nil && (own == "" || req.ClusterId == "" || req.ClusterId == own) && n.knows(f.NodeId) {
+		n.book.learn(f)
+	}
+	if req.Member && !n.g.member.Load() {
+		select {
+		case n.findNow <- struct{}{}:
+		default:
+		}
+	}
+	r := &nodev1.HelloReply{
+		Node: n.selfInfo(), ClusterId: own, Member: n.g.member.Load(), BootstrapExpect: uint32(n.cfg.BootstrapExpect),
+	}
+	r.LeaderId, r.LeaderAddr = n.g.leader()
+	if c := n.g.core.Load(); c != nil {
+		r.Term = c.r.CurrentTerm()
+	}
+	for _, s := range n.g.servers() {
+		r.Servers = append(r.Servers, &nodev1.Server{NodeId: string(s.ID), RaftAddr: n.g.addrOf(s), ConfiguredAddr: string(s.Address), Voter: s.Suffrage == raft.Voter})
+	}
+	return r
+}
+
+// knows reports whether id is in the configuration, or may yet be.
+func (n *Node) knows(id string) bool {
+	servers := n.g.servers()
+	for _, s := range servers {
+		if string(s.ID) == id {
+			return true
+		}
+	}
+	return len(servers) == 0 && !strings.EqualFold(id, n.cfg.NodeID)
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/akidb/akidb/raftfsm"
+)
+
+// maxClusterVersion is the newest cluster version this binary knows. A feature
+// that writes a new kind of command raises it and waits until all members know
+// it (see maintain.go).
+const maxClusterVersion = 1
+
+// withDefaults fills in defaults and says what is wrong, setting by setting.
+func (cfg Config) withDefaults() (*Config, error) {
+	c := cfg
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("node: "+format, args...)) }
+	if c.NodeID == "" || len(c.NodeID) > 128 || strings.ContainsAny(c.NodeID, "/\\ \t\n") {
+		bad("NodeID %q: want 1 to 128 characters without spaces and slashes", c.NodeID)
+	}
+	if c.DataDir == "" {
+		bad("DataDir is empty")
+	}
+	if _, _, err := net.SplitHostPort(c.RaftAddr); err != nil {
+		bad("RaftAddr %q: %w", c.RaftAddr, err)
+	}
+	setDefault(&c.AdvertiseAddr, c.RaftAddr)
+	if host, _, err := net.SplitHostPort(c.AdvertiseAddr); err != nil {
+		bad("AdvertiseAddr %q: %w", c.AdvertiseAddr, err)
+	} else if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		bad("AdvertiseAddr %q cannot be dialled by other nodes: set it to this node's name or address", c.AdvertiseAddr)
+	}
+	setDefault(&c.LogStore, logStoreWAL)
+	if c.LogStore != logStoreWAL && c.LogStore != logStoreBolt {
+		bad("LogStore %q: want %q or %q", c.LogStore, logStoreWAL, logStoreBolt)
+	}
+	for _, k := range c.GossipKeys {
+		if len(k) != 16 && len(k) != 24 && len(k) != 32 {
+			bad("GossipKeys: a key has %d bytes: want 16, 24 or 32", len(k))
+		}
+	}
+	setDefault(&c.MaxVoters, 5)
+	setDefault(&c.BootstrapExpect, 1)
+	if c.BootstrapExpect > 1 && len(c.Peers) == 0 {
+		bad("BootstrapExpect is %d but Peers is empty: name the peers or their common DNS name", c.BootstrapExpect)
+	}
+	setDefault(&c.HeartbeatTimeout, 300*time.Millisecond)
+	setDefault(&c.ElectionTimeout, c.HeartbeatTimeout)
+	if c.ElectionTimeout < c.HeartbeatTimeout {
+		bad("ElectionTimeout %v is below HeartbeatTimeout %v", c.ElectionTimeout, c.HeartbeatTimeout)
+	}
+	setDefault(&c.SnapshotInterval, 30*time.Second)
+	setDefault(&c.SnapshotThreshold, 16384)
+	setDefault(&c.TrailingLogs, 65536)
+	setDefault(&c.TrailingLogBytes, 256<<20)
+	setDefault(&c.MinFreeDisk, 256<<20)
+	setDefault(&c.MaxApplyLag, 16384)
+	setDefault(&c.MaxIndexBacklog, 2_000_000)
+	setDefault(&c.RemoveDeadAfter, 24*time.Hour)
+	setDefault(&c.StabilizationTime, 2*time.Second)
+	setDefault(&c.StateCheckInterval, 5*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Registerer == nil {
+		c.Registerer = prometheus.NewRegistry()
+	}
+	c.Net = c.Net.withDefaults()
+	if c.openMachine == nil {
+		c.openMachine = c.openFSM
+	}
+	return &c, errors.Join(errs...)
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c *Config) openFSM(ctx context.Context, dir string) (machine, error) {
+	f, err := raftfsm.Open(ctx, raftfsm.Config{Dir: dir, Logger: c.Logger, IndexWorkers: c.IndexWorkers})
+	if err != nil {
+		return nil, err
+	}
+	return fsmMachine{f}, nil
+}
+
+// claimDataDir ties the data directory to a node id: starting one node's data
+// under another's id would give one voter's vote to two.
+func claimDataDir(dir, nodeID string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("node: data directory: %w", err)
+	}
+	path := filepath.Join(dir, "node.json")
+	var have struct{ NodeID string }
+	b, err := os.ReadFile(path)
+	switch {
+	case err == nil:
+		if err := json.Unmarshal(b, &have); err != nil {
+			return fmt.Errorf("node: %s is damaged: %w", path, err)
+		}
+		if have.NodeID != nodeID {
+			return fmt.Errorf("node: %s belongs to node %q, not %q: use another data directory or the old id", dir, have.NodeID, nodeID)
+		}
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	have.NodeID = nodeID
+	if b, err = json.Marshal(have); err != nil {
+		return err
+	}
+	return writeFileDurably(path, b)
+}
+
+// identity says what cluster a group of this node belongs to; it is durable
+// before the node votes or stores anything.
+type identity struct {
+	// Member is true once the node has bootstrapped or a leader admitted it.
+	Member bool
+	// ClusterID is empty between bootstrap and the first leader.
+	ClusterID string
+}
+
+func identityPath(groupDir string) string { return filepath.Join(groupDir, "member.json") }
+
+func loadIdentity(groupDir string) (identity, error) {
+	var id identity
+	b, err := os.ReadFile(identityPath(groupDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return id, nil
+	}
+	if err != nil {
+		return id, err
+	}
+	if err := json.Unmarshal(b, &id); err != nil {
+		return id, fmt.Errorf("node: %s is damaged: %w", identityPath(groupDir), err)
+	}
+	return id, nil
+}
+
+// setIdentity makes the node a member of a cluster, for good.
+func (g *group) setIdentity(id identity) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.identity.ClusterID != "" && id.ClusterID != g.identity.ClusterID {
+		return fmt.Errorf("%w: %s, not %s", errWrongCluster, g.identity.ClusterID, id.ClusterID)
+	}
+	if id == g.identity {
+		return nil
+	}
+	b, err := json.Marshal(id)
+	if err != nil {
+		return err
+	}
+	if err := writeFileDurably(identityPath(g.dir), b); err != nil {
+		return err
+	}
+	g.identity = id
+	g.member.Store(id.Member)
+	return nil
+}
+
+// clusterID is the cluster's id, "" before the first leader was established.
+func (g *group) clusterID() string {
+	g.mu.Lock()
+	id := g.identity.ClusterID
+	g.mu.Unlock()
+	if id != "" {
+		return id
+	}
+	if id = g.m.Facts().clusterID; id == "" {
+		return ""
+	}
+	if err := g.setIdentity(identity{Member: true, ClusterID: id}); err != nil {
+		g.log.Error("cluster id not recorded", "err", err)
+	}
+	return id
+}

@@ -1,0 +1,575 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"google.golang.org/protobuf/proto"
+
+	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+)
+
+// group is everything of one Raft group: log, stable store, snapshots, state,
+// proposals and reads, in one directory. A node has one group now; nothing in
+// here knows that.
+//
+// Raft itself, with its log and transport, can be replaced while the group
+// runs: after a failed append (a full disk) it is shut down and opened anew once
+// the log can be written again. The machine stays open over that.
+type group struct {
+	id   string
+	dir  string
+	cfg  *Config
+	self func() *nodev1.NodeInfo
+	log  *slog.Logger
+	met  *metrics
+
+	m      machine
+	ad     *adapter
+	snaps  *snapshotStore
+	stable *raftboltdb.BoltStore
+	mux    *mux
+	rpc    *rpcClient
+	book   *addressBook
+
+	core    atomic.Pointer[raftCore] // nil while the log cannot be written
+	props   *proposer
+	reads   *readBarrier
+	stageMu sync.Mutex // one snapshot is fetched at a time
+
+	// established is the term in which this node, as leader, has committed an
+	// entry of its own; 0 before.
+	established atomic.Uint64
+	member      atomic.Bool // admitted or bootstrapped: may vote and store
+
+	leadership chan struct{} // poked when leader, term or core may have changed
+	onLeader   func(ctx context.Context)
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	mu       sync.Mutex // guards the fields below
+	identity identity
+	broken   error // why there is no core
+	watchers map[chan struct{}]struct{}
+}
+
+// raftCore is Raft with what must be opened and closed with it.
+type raftCore struct {
+	r        *raft.Raft
+	ls       *logStore
+	trans    *groupTransport
+	stream   *streamLayer
+	notify   chan bool
+	observer *raft.Observer
+	observed chan raft.Observation
+	stop     chan struct{} // ends watch
+	failed   chan error
+	wg       sync.WaitGroup
+}
+
+// openGroup opens everything and starts Raft.
+func openGroup(g *group) error {
+	if err := os.MkdirAll(g.dir, 0o700); err != nil {
+		return fmt.Errorf("node: group directory: %w", err)
+	}
+	id, err := loadIdentity(g.dir)
+	if err != nil {
+		return err
+	}
+	g.identity = id
+	g.member.Store(id.Member)
+	g.watchers = make(map[chan struct{}]struct{})
+	g.leadership = make(chan struct{}, 1)
+	if g.stable, err = openBolt(filepath.Join(g.dir, "stable.db")); err != nil {
+		return err
+	}
+	if g.snaps, err = newSnapshotStore(filepath.Join(g.dir, "snapshots"), g.m, g.log); err != nil {
+		g.stable.Close()
+		return err
+	}
+	g.ad = &adapter{m: g.m, snaps: g.snaps}
+	g.ad.advance(g.m.Applied())
+	g.snaps.advertise = func() string { return g.self().RaftAddr }
+	g.snaps.stale = g.alreadyHas
+	g.props = newProposer(g)
+	g.reads = newReadBarrier(g)
+	core, err := g.openCore()
+	if err != nil {
+		g.stable.Close()
+		return err
+	}
+	g.core.Store(core)
+	g.wg.Go(func() { g.supervise(core) })
+	g.wg.Go(g.lead)
+	g.wg.Go(g.props.run)
+	g.wg.Go(g.snapshotBySize)
+	return nil
+}
+
+// openCore opens log and transport, checks that they fit the state, and starts
+// Raft.
+func (g *group) openCore() (_ *raftCore, err error) {
+	hlog := raftLogger(g.log)
+	under, err := openLogStore(g.dir, g.cfg.LogStore, hlog)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			under.Close()
+		}
+	}()
+	ls, err := newLogStore(under, retention{g.cfg.TrailingLogs, g.cfg.TrailingLogBytes})
+	if err != nil {
+		return nil, err
+	}
+	if err := g.fitLog(ls); err != nil {
+		return nil, err
+	}
+	c := &raftCore{
+		ls: ls, failed: make(chan error, 1), notify: make(chan bool, 64),
+		observed: make(chan raft.Observation, 64), stop: make(chan struct{}),
+	}
+	ls.onFail = func(err error) {
+		select {
+		case c.failed <- err:
+		default:
+		}
+	}
+	ls.holdBack = g.snaps.oldestExport
+	ls.observe = g.met.observeAppend
+	c.stream = newStreamLayer(g.mux, g.id, g.cfg.AdvertiseAddr)
+	c.trans = newGroupTransport(c.stream, g, hlog.Named("transport"), g.admit)
+	conf := g.raftConfig(c)
+	conf.Logger = hlog
+	c.r, err = raft.NewRaft(conf, g.ad, ls, g.stable, g.snaps, c.trans)
+	if err != nil {
+		c.trans.Close()
+		return nil, fmt.Errorf("node: start raft: %w", err)
+	}
+	c.observer = raft.NewObserver(c.observed, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState, raft.PeerObservation:
+			return true
+		}
+		return false
+	})
+	c.r.RegisterObserver(c.observer)
+	c.wg.Go(func() { g.watch(c) })
+	return c, nil
+}
+
+func (g *group) raftConfig(c *raftCore) *raft.Config {
+	conf := raft.DefaultConfig()
+	conf.LocalID = raft.ServerID(g.cfg.NodeID)
+	conf.HeartbeatTimeout = g.cfg.HeartbeatTimeout
+	conf.ElectionTimeout = g.cfg.ElectionTimeout
+	conf.LeaderLeaseTimeout = g.cfg.HeartbeatTimeout
+	conf.CommitTimeout = commitTimeout
+	conf.MaxAppendEntries = maxAppendEntries
+	conf.BatchApplyCh = true
+	conf.ShutdownOnRemove = false
+	conf.TrailingLogs = 1 // logStore.DeleteRange keeps more
+	conf.SnapshotInterval = g.cfg.SnapshotInterval
+	conf.SnapshotThreshold = g.cfg.SnapshotThreshold
+	conf.NotifyCh = c.notify
+	conf.NoSnapshotRestoreOnStart = true
+	conf.NoLegacyTelemetry = true
+	return conf
+}
+
+// commitTimeout is how soon followers learn that the newest entries are
+// committed when no further entry follows; linearizable reads on followers
+// wait for that. Each follower is sent a small message that often.
+const commitTimeout = 8 * time.Millisecond
+
+// fitLog completes an interrupted installation and refuses a log that does not
+// go with the state.
+func (g *group) fitLog(ls *logStore) error {
+	snap, err := g.snaps.finishInstall(g.m)
+	if err != nil {
+		return err
+	}
+	first, err := ls.FirstIndex()
+	if err != nil {
+		return err
+	}
+	last, err := ls.LastIndex()
+	if err != nil {
+		return err
+	}
+	covered := last
+	if snap != nil {
+		x := snap.Meta.Index
+		if last > 0 && (last < x || first <= x && ls.termAt(x) != snap.Meta.Term) {
+			// Entries from before the installed snapshot: Raft would have
+			// removed them had it not been interrupted.
+			if err := ls.clear(); err != nil {
+				return err
+			}
+			first, last = 0, 0
+		}
+		if first > x+1 {
+			return fmt.Errorf("node: the log in %s starts at %d but the newest snapshot ends at %d: entries are missing; remove this node's data directory and let it rejoin", g.dir, first, x)
+		}
+		covered = max(last, x, snap.Applied)
+		g.ad.advance(max(x, g.m.Applied()))
+	} else if first > 1 {
+		return fmt.Errorf("node: the log in %s starts at %d and there is no snapshot: entries are missing; remove this node's data directory and let it rejoin", g.dir, first)
+	}
+	if a := g.m.Applied(); a > covered {
+		return fmt.Errorf("node: the state in %s holds log index %d but the log ends at %d: acknowledged entries were lost from the log; remove this node's data directory and let it rejoin", g.dir, a, covered)
+	}
+	return nil
+}
+
+// admit looks at a message before Raft does; see groupTransport.
+func (g *group) admit(rpc raft.RPC, forward func(raft.RPC)) bool {
+	if !g.member.Load() {
+		rpc.Respond(nil, errNotMember)
+		return false
+	}
+	if req, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok {
+		g.wg.Go(func() { g.receiveSnapshot(rpc, req, forward) })
+		return false
+	}
+	return true
+}
+
+// receiveSnapshot fetches the files, then lets Raft install them.
+func (g *group) receiveSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, forward func(raft.RPC)) {
+	c := g.core.Load()
+	if c == nil {
+		rpc.Respond(nil, errors.New("log is not open"))
+		return
+	}
+	man, err := readManifest(rpc.Reader)
+	if err != nil {
+		rpc.Respond(nil, err)
+		return
+	}
+	g.stageMu.Lock()
+	defer g.stageMu.Unlock()
+	if req.Term == c.r.CurrentTerm() && g.alreadyHas(req.LastLogIndex, req.LastLogTerm) {
+		// A repeated or late request. Installing it would take away entries
+		// this node has acknowledged since.
+		rpc.Respond(&raft.InstallSnapshotResponse{Term: req.Term, Success: true}, nil)
+		return
+	}
+	if req.Term >= c.r.CurrentTerm() {
+		g.log.Info("fetching snapshot", "index", req.LastLogIndex, "from", man.SourceAddr, "files", len(man.Files))
+		if err := g.snaps.stage(g.ctx, man, func(ctx context.Context, addr string) (net.Conn, error) {
+			return g.mux.dial(ctx, addr, streamFetch, g.id)
+		}); err != nil {
+			g.log.Warn("snapshot not fetched", "err", err)
+			rpc.Respond(nil, err)
+			return
+		}
+	}
+	b, err := proto.Marshal(man)
+	if err != nil || int64(len(b)) != req.Size {
+		rpc.Respond(nil, fmt.Errorf("snapshot manifest changed size from %d to %d: %w", req.Size, len(b), errors.Join(err, errInvalid)))
+		return
+	}
+	rpc.Reader = bytesReader(b)
+	forward(rpc)
+}
+
+// alreadyHas reports that this node holds every entry up to index: applied, or
+// in its log with the same term there (log matching).
+func (g *group) alreadyHas(index, term uint64) bool {
+	if g.ad.applied() >= index {
+		return true
+	}
+	c := g.core.Load()
+	return c != nil && c.ls.termAt(index) == term
+}
+
+// supervise replaces the core after its log failed.
+func (g *group) supervise(c *raftCore) {
+	for {
+		var cause error
+		select {
+		case cause = <-c.failed:
+		case <-g.ctx.Done():
+			g.closeCore(c)
+			return
+		}
+		g.log.Error("log cannot be written: leaving raft until it can", "err", cause)
+		g.met.logFailures.Inc()
+		g.setBroken(cause)
+		g.core.Store(nil)
+		g.closeCore(c)
+		for {
+			pause(g.ctx, reopenPause)
+			if g.ctx.Err() != nil {
+				return
+			}
+			if err := g.probeDisk(); err != nil {
+				g.setBroken(fmt.Errorf("%w (since: %w)", err, cause))
+				continue
+			}
+			next, err := g.openCore()
+			if err != nil {
+				g.log.Error("log cannot be opened", "err", err)
+				g.setBroken(err)
+				continue
+			}
+			c = next
+			g.core.Store(c)
+			g.setBroken(nil)
+			g.log.Info("log is open again")
+			break
+		}
+	}
+}
+
+const reopenPause = 500 * time.Millisecond
+
+// probeDisk shows that the log's disk takes writes again.
+func (g *group) probeDisk() error {
+	path := filepath.Join(g.dir, "probe")
+	defer os.Remove(path)
+	return writeFileDurably(path, make([]byte, 1<<20))
+}
+
+func (g *group) setBroken(err error) {
+	g.mu.Lock()
+	g.broken = err
+	g.mu.Unlock()
+	g.poke()
+}
+
+func (g *group) closeCore(c *raftCore) {
+	// Connections first: Raft's Shutdown waits for calls that sit on them.
+	c.stream.Close()
+	f := c.r.Shutdown()
+	close(c.stop)
+	if err := f.Error(); err != nil {
+		g.log.Warn("raft shutdown", "err", err)
+	}
+	c.wg.Wait()
+	c.trans.Close()
+	if err := c.ls.under.Close(); err != nil {
+		g.log.Warn("close log", "err", err)
+	}
+}
+
+// watch turns Raft's notifications into pokes.
+func (g *group) watch(c *raftCore) {
+	defer c.r.DeregisterObserver(c.observer)
+	for {
+		select {
+		case <-c.notify:
+		case <-c.observed:
+		case <-c.stop:
+			// Raft may still be writing to notify while it shuts down.
+			for {
+				select {
+				case <-c.notify:
+				case <-time.After(10 * time.Millisecond):
+					if c.r.State() == raft.Shutdown {
+						return
+					}
+				}
+			}
+		}
+		g.poke()
+	}
+}
+
+// poke wakes lead and whoever watches for a leader.
+func (g *group) poke() {
+	select {
+	case g.leadership <- struct{}{}:
+	default:
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for ch := range g.watchers {
+		close(ch)
+		delete(g.watchers, ch)
+	}
+}
+
+// changed is closed at the next change of leader, or of anything like it.
+func (g *group) changed() chan struct{} {
+	ch := make(chan struct{})
+	g.mu.Lock()
+	g.watchers[ch] = struct{}{}
+	g.mu.Unlock()
+	return ch
+}
+
+func (g *group) unwatch(ch chan struct{}) {
+	g.mu.Lock()
+	delete(g.watchers, ch)
+	g.mu.Unlock()
+}
+
+// lead establishes each leadership of this node and runs the leader's duties
+// while it lasts.
+func (g *group) lead() {
+	var stop context.CancelFunc
+	var done chan struct{}
+	var term uint64
+	end := func() {
+		if stop != nil {
+			stop()
+			<-done
+			stop = nil
+		}
+	}
+	defer end()
+	for {
+		select {
+		case <-g.leadership:
+		case <-g.ctx.Done():
+			return
+		}
+		c := g.core.Load()
+		leading := c != nil && c.r.State() == raft.Leader
+		if leading && stop != nil && c.r.CurrentTerm() == term {
+			continue
+		}
+		end()
+		if !leading {
+			continue
+		}
+		term = c.r.CurrentTerm()
+		ctx, cancel := context.WithCancel(g.ctx)
+		stop, done = cancel, make(chan struct{})
+		g.wg.Go(func() {
+			defer close(done)
+			if g.establish(ctx, c, term) && g.onLeader != nil {
+				g.onLeader(ctx)
+			}
+		})
+	}
+}
+
+// establish commits the first entry of a term. Before that a new leader's
+// commit index may lag behind what an earlier leader acknowledged, so it must
+// not answer reads (Raft dissertation, section 6.4).
+func (g *group) establish(ctx context.Context, c *raftCore, term uint64) bool {
+	g.met.leaderships.Inc()
+	for ctx.Err() == nil && c.r.State() == raft.Leader && c.r.CurrentTerm() == term {
+		cmd := &fsmv1.Command{
+			ProposedAtMs: uint64(time.Now().UnixMilli()),
+			Op: &fsmv1.Command_LeaderEstablished{LeaderEstablished: &fsmv1.LeaderEstablished{
+				NodeId: g.cfg.NodeID, ClusterId: uuid.NewString(), Term: term,
+			}},
+		}
+		b, err := proto.Marshal(&fsmv1.Entry{Format: 1, Commands: []*fsmv1.Command{cmd}})
+		if err != nil {
+			g.log.Error("encode leader entry", "err", err)
+			return false
+		}
+		f := c.r.ApplyLog(raft.Log{Data: b}, time.Second)
+		if err := f.Error(); err != nil {
+			g.log.Warn("leader entry not committed", "err", err)
+			pause(ctx, retryPause)
+			continue
+		}
+		if c.r.State() == raft.Leader && c.r.CurrentTerm() == term {
+			g.established.Store(term)
+			g.log.Info("leading", "term", term, "index", f.Index())
+			g.poke()
+			return true
+		}
+	}
+	return false
+}
+
+// leading returns the core and the term if this node leads and has committed an
+// entry of the term.
+func (g *group) leading() (*raftCore, uint64, bool) {
+	c := g.core.Load()
+	if c == nil || c.r.State() != raft.Leader {
+		return c, 0, false
+	}
+	term := c.r.CurrentTerm()
+	return c, term, g.established.Load() == term || mutantReadIndexOldTerm
+}
+
+// leader returns the leader's id and address as known here.
+func (g *group) leader() (id, addr string) {
+	c := g.core.Load()
+	if c == nil {
+		return "", ""
+	}
+	a, sid := c.r.LeaderWithID()
+	if sid == "" {
+		return "", ""
+	}
+	if o, err := g.ServerAddr(sid); err == nil {
+		a = o
+	}
+	return string(sid), string(a)
+}
+
+// servers is the latest Raft configuration known here.
+func (g *group) servers() []raft.Server {
+	c := g.core.Load()
+	if c == nil {
+		return nil
+	}
+	f := c.r.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	return f.Configuration().Servers
+}
+
+// snapshotBySize takes snapshots when the log outgrows its bytes, where Raft's
+// own loop counts only entries.
+func (g *group) snapshotBySize() {
+	for {
+		pause(g.ctx, time.Second)
+		if g.ctx.Err() != nil {
+			return
+		}
+		c := g.core.Load()
+		if c == nil {
+			continue
+		}
+		metas, err := g.snaps.List()
+		if err != nil {
+			continue
+		}
+		var covered uint64
+		if len(metas) > 0 {
+			covered = metas[0].Index
+		}
+		if c.ls.bytesAfter(covered) > g.cfg.TrailingLogBytes/2 {
+			if err := c.r.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+				g.log.Warn("snapshot by size", "err", err)
+			}
+		}
+	}
+}
+
+// close stops everything; the caller has handed leadership over.
+func (g *group) close() error {
+	g.cancel()
+	g.props.close()
+	g.wg.Wait()
+	err := g.m.Close()
+	return errors.Join(err, g.stable.Close())
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/akidb/akidb/raftfsm"
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+)
+
+// machine is the replicated state a group applies its log to: raftfsm's FSM,
+// or the small one in RAM of this package's tests.
+type machine interface {
+	ApplyBatch(logs []*raft.Log) []any
+	// Applied is the index of the last applied command.
+	Applied() uint64
+	// Flush makes the state durable and returns the index it is durable up to.
+	Flush() (uint64, error)
+	// Export writes the state into the empty directory dir, cheaply, and
+	// returns the index it is of.
+	Export(dir string) (uint64, error)
+	// Import replaces the state by an exported one, atomically; it may take
+	// the files away.
+	Import(dir string) error
+	// View is the newest state; nil if this machine has none to show.
+	View() *raftfsm.View
+	Facts() facts
+	// Diverged is not nil once a state check disagreed.
+	Diverged() error
+	// Backlog is the number of vectors the indexes are behind.
+	Backlog() int
+	Close() error
+}
+
+// facts is what a group needs to know of its state.
+type facts struct {
+	applied        uint64
+	stateHash      raftfsm.StateHash
+	clusterID      string
+	clusterVersion uint32
+	alarms         []raftfsm.Alarm
+	nodes          []*fsmv1.NodeRecord
+	diverged       error
+}
+
+// adapter stands between Raft and the machine. It counts what Raft handed
+// over: configuration entries too, so that a wait for Raft's commit index ends
+// on an idle cluster, where the last committed entry may be no command.
+type adapter struct {
+	m     machine
+	snaps *snapshotStore
+	// onApply is called after each batch with the entries; it must not block.
+	onApply func(logs []*raft.Log)
+
+	mu   sync.Mutex // guards the fields below
+	seen uint64
+	// wake is closed and replaced when seen grows; nil while nobody waits.
+	wake chan struct{}
+}
+
+var _ raft.BatchingFSM = (*adapter)(nil)
+
+// Apply is ApplyBatch of one entry.
+func (a *adapter) Apply(l *raft.Log) any { return a.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch passes entries on and wakes those who wait for them.
+func (a *adapter) ApplyBatch(logs []*raft.Log) []any {
+	out := a.m.ApplyBatch(logs)
+	a.advance(logs[len(logs)-1].Index)
+	if a.onApply != nil {
+		a.onApply(logs)
+	}
+	return out
+}
+
+// advance is called when every entry up to index is in the state.
+func (a *adapter) advance(index uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if index <= a.seen {
+		return
+	}
+	a.seen = index
+	if a.wake != nil {
+		close(a.wake)
+		a.wake = nil
+	}
+}
+
+func (a *adapter) applied() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.seen
+}
+
+// wait returns once every entry up to index is in the state.
+func (a *adapter) wait(ctx context.Context, index uint64) error {
+	for {
+		a.mu.Lock()
+		if a.seen >= index {
+			a.mu.Unlock()
+			return nil
+		}
+		if a.wake == nil {
+			a.wake = make(chan struct{})
+		}
+		wake := a.wake
+		a.mu.Unlock()
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Snapshot is O(1): the work is in Persist.
+func (a *adapter) Snapshot() (raft.FSMSnapshot, error) { return flushSnapshot{a.m}, nil }
+
+// Restore installs what the snapshot store staged; r is the manifest.
+func (a *adapter) Restore(r io.ReadCloser) error {
+	defer r.Close()
+	man, err := readManifest(r)
+	if err != nil {
+		return err
+	}
+	index, err := a.snaps.install(man, a.m)
+	if err != nil {
+		return err
+	}
+	a.advance(index)
+	return nil
+}
+
+// flushSnapshot is a local snapshot: the machine's own files, made durable.
+type flushSnapshot struct{ m machine }
+
+// Persist flushes; the log may be truncated once it returns.
+func (s flushSnapshot) Persist(sink raft.SnapshotSink) error {
+	if _, err := s.m.Flush(); err != nil {
+		return err
+	}
+	return sink.Close()
+}
+
+// Release does nothing.
+func (flushSnapshot) Release() {}
+
+// fsmMachine is the real machine.
+type fsmMachine struct{ *raftfsm.FSM }
+
+func (m fsmMachine) Export(dir string) (uint64, error) {
+	return 0, errors.New("to be connected")
+}
+
+func (m fsmMachine) Import(dir string) error { return errors.New("to be connected") }
+
+func (m fsmMachine) Facts() facts {
+	v := m.FSM.View()
+	defer v.Close()
+	return facts{
+		applied: v.Applied(), stateHash: v.StateHash(), clusterID: v.ClusterID(), clusterVersion: v.ClusterVersion(),
+		alarms: v.Alarms(), nodes: v.Nodes(), diverged: v.Diverged(),
+	}
+}
+
+func (m fsmMachine) Backlog() int { return 0 }
+
+func (m fsmMachine) Diverged() error {
+	v := m.FSM.View()
+	defer v.Close()
+	return v.Diverged()
+}

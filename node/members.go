@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+)
+
+// Member is what is known here of a member.
+type Member struct {
+	NodeID, RaftAddr, GRPCAddr, RESTAddr string
+	Zone, Version, Health                string
+	Voter, Leader                        bool
+	AppliedIndex                         uint64
+	LastContact                          time.Duration
+}
+
+// Leader describes the leader as known here; ErrNoLeader.
+func (n *Node) Leader() (Member, error) {
+	m := n.g.leaderMember()
+	if m.NodeID == "" {
+		return Member{}, ErrNoLeader
+	}
+	return m, nil
+}
+
+func (g *group) leaderMember() Member {
+	id, addr := g.leader()
+	if id == "" {
+		return Member{}
+	}
+	m := g.describe(id, g.m.Facts().nodes)
+	m.RaftAddr, m.Leader, m.Voter = addr, true, true
+	return m
+}
+
+// describe joins what is recorded in the state and what a node told itself.
+func (g *group) describe(id string, records []*fsmv1.NodeRecord) Member {
+	m := Member{NodeID: id}
+	for _, r := range records {
+		if r.NodeId == id {
+			m = Member{NodeID: id, RaftAddr: r.RaftAddr, GRPCAddr: r.GrpcAddr, RESTAddr: r.RestAddr, Zone: r.Zone, Version: r.Version}
+		}
+	}
+	if i := g.book.info(id); i != nil {
+		m = memberOf(i)
+	}
+	if id == g.cfg.NodeID {
+		m = memberOf(g.self())
+	}
+	return m
+}
+
+func infoOf(m Member) *nodev1.NodeInfo {
+	return &nodev1.NodeInfo{NodeId: m.NodeID, RaftAddr: m.RaftAddr, GrpcAddr: m.GRPCAddr, RestAddr: m.RESTAddr, Zone: m.Zone, Version: m.Version}
+}
+
+// Members lists the Raft configuration, joined with gossip and with what the
+// members last reported; only the leader knows the latter.
+func (n *Node) Members() []Member {
+	leader, _ := n.g.leader()
+	records := n.g.m.Facts().nodes
+	var out []Member
+	for _, s := range n.g.servers() {
+		id := string(s.ID)
+		m := n.g.describe(id, records)
+		m.RaftAddr = n.g.addrOf(s)
+		m.Voter = s.Suffrage == raft.Voter
+		m.Leader = id == leader
+		m.Health = n.health(id)
+		if rep, at, ok := n.pilot.report(id); ok {
+			m.AppliedIndex = rep.AppliedIndex
+			m.LastContact = time.Since(at)
+		}
+		if id == n.cfg.NodeID {
+			m.Health, m.AppliedIndex, m.LastContact = "alive", n.g.ad.applied(), 0
+		}
+		out = append(out, m)
+	}
+	return out
+}
+
+// health is gossip's word, else that of the leader's polls.
+func (n *Node) health(id string) string {
+	if n.gossip != nil {
+		if h := n.gossip.health(id); h != "" {
+			return h
+		}
+	}
+	if _, at, ok := n.pilot.report(id); ok {
+		switch d := time.Since(at); {
+		case d < 2*statsInterval+time.Second:
+			return "alive"
+		case d < 10*time.Second:
+			return "suspect"
+		}
+		return "dead"
+	}
+	return "unknown"
+}
+
+// Status describes this node; it works without a leader.
+type Status struct {
+	NodeID, ClusterID, State, LeaderID         string
+	Voter                                      bool
+	Term, CommitIndex, AppliedIndex            uint64
+	FirstLogIndex, LastLogIndex, SnapshotIndex uint64
+	Ready                                      bool
+	NotReadyReason                             string
+	Uptime                                     time.Duration
+	ClusterVersion, MaxClusterVersion          uint32
+}
+
+// Status is cheap.
+func (n *Node) Status() Status {
+	f := n.g.m.Facts()
+	s := Status{
+		NodeID: n.cfg.NodeID, ClusterID: n.g.clusterID(), State: "shutdown", AppliedIndex: n.g.ad.applied(),
+		Uptime: time.Since(n.started), ClusterVersion: f.clusterVersion, MaxClusterVersion: maxClusterVersion,
+	}
+	s.LeaderID, _ = n.g.leader()
+	for _, srv := range n.g.servers() {
+		if string(srv.ID) == s.NodeID {
+			s.Voter = srv.Suffrage == raft.Voter
+		}
+	}
+	if c := n.g.core.Load(); c != nil {
+		switch c.r.State() {
+		case raft.Leader:
+			s.State = "leader"
+		case raft.Candidate:
+			s.State = "candidate"
+		case raft.Follower:
+			s.State = "follower"
+		}
+		s.Term, s.CommitIndex, s.LastLogIndex = c.r.CurrentTerm(), c.r.CommitIndex(), c.r.LastIndex()
+		s.FirstLogIndex, _ = c.ls.FirstIndex()
+		if metas, err := n.g.snaps.List(); err == nil && len(metas) > 0 {
+			s.SnapshotIndex = metas[0].Index
+		}
+	}
+	if err := n.Ready(); err != nil {
+		s.NotReadyReason = err.Error()
+	} else {
+		s.Ready = true
+	}
+	return s
+}
+
+// Ready is nil if this replica can serve: a leader is known, it has caught up,
+// its state hash agrees, its storage is writable.
+func (n *Node) Ready() error {
+	if n.isClosing() {
+		return ErrClosed
+	}
+	if err := n.fenced(); err != nil {
+		return err
+	}
+	c := n.g.core.Load()
+	if c == nil {
+		n.g.mu.Lock()
+		defer n.g.mu.Unlock()
+		return fmt.Errorf("the log cannot be written: %w", n.g.broken)
+	}
+	if !n.g.member.Load() {
+		return errNotMember
+	}
+	if id, _ := n.g.leader(); id == "" {
+		return ErrNoLeader
+	}
+	if c.r.State() != raft.Leader {
+		if t := c.r.LastContact(); t.IsZero() || time.Since(t) > 10*n.cfg.HeartbeatTimeout {
+			return fmt.Errorf("%w: no contact for %v", ErrNoLeader, time.Since(t).Round(time.Millisecond))
+		}
+		if n.g.clusterID() == "" {
+			return errors.New("the cluster is being founded")
+		}
+	}
+	if lag := c.r.CommitIndex(); lag > n.g.ad.applied()+n.cfg.MaxApplyLag {
+		return fmt.Errorf("catching up: %d entries to apply", lag-n.g.ad.applied())
+	}
+	return nil
+}
+
+// fenced is not nil once a state check disagreed with this replica.
+func (n *Node) fenced() error {
+	if err := n.g.m.Diverged(); err != nil {
+		return fmt.Errorf("%w: %w", ErrFenced, err)
+	}
+	return nil
+}
+
+// AddMember adds a member through the leader, from any node.
+func (n *Node) AddMember(ctx context.Context, nodeID, raftAddr string, voter bool) error {
+	return n.change(ctx, &nodev1.MemberRequest{Op: nodev1.MemberRequest_OP_ADD, NodeId: nodeID, RaftAddr: raftAddr, Voter: voter})
+}
+
+// RemoveMember takes a member out of the configuration.
+func (n *Node) RemoveMember(ctx context.Context, nodeID string) error {
+	return n.change(ctx, &nodev1.MemberRequest{Op: nodev1.MemberRequest_OP_REMOVE, NodeId: nodeID})
+}
+
+// PromoteMember makes a non-voter a voter.
+func (n *Node) PromoteMember(ctx context.Context, nodeID string) error {
+	return n.change(ctx, &nodev1.MemberRequest{Op: nodev1.MemberRequest_OP_PROMOTE, NodeId: nodeID})
+}
+
+// TransferLeader hands leadership to nodeID, or to any voter if it is empty.
+func (n *Node) TransferLeader(ctx context.Context, nodeID string) error {
+	return n.change(ctx, &nodev1.MemberRequest{Op: nodev1.MemberRequest_OP_TRANSFER, NodeId: nodeID})
+}
+
+// Leave takes this node out of the configuration, for good: another node leads
+// afterwards if it led. Close follows.
+func (n *Node) Leave(ctx context.Context) error {
+	n.handOver(ctx)
+	return n.RemoveMember(ctx, n.cfg.NodeID)
+}
+
+// change runs a membership operation at the leader. All of them have the same
+// outcome when repeated, so they are tried again until the context ends.
+func (n *Node) change(ctx context.Context, req *nodev1.MemberRequest) error {
+	ctx, cancel := withDefaultTimeout(ctx)
+	defer cancel()
+	for {
+		changed := n.g.changed()
+		err := n.changeOnce(ctx, req)
+		retry := errors.Is(err, ErrNotLeader) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrUnknownOutcome) || errors.Is(err, errNotSent)
+		if err == nil || !retry || ctx.Err() != nil {
+			n.g.unwatch(changed)
+			return err
+		}
+		n.g.awaitChange(ctx, changed)
+		n.g.unwatch(changed)
+	}
+}
+
+func (n *Node) changeOnce(ctx context.Context, req *nodev1.MemberRequest) error {
+	if n.isClosing() {
+		return ErrClosed
+	}
+	id, addr := n.g.leader()
+	switch id {
+	case "":
+		return ErrNoLeader
+	case n.cfg.NodeID:
+		return n.changeHere(ctx, req)
+	}
+	return n.rpc.call(ctx, addr, laneControl, methodMember, req, &nodev1.MemberReply{})
+}
+
+// changeHere carries a membership operation out on the leader.
+func (n *Node) changeHere(ctx context.Context, req *nodev1.MemberRequest) error {
+	c, _, established := n.g.leading()
+	if c == nil || !established {
+		return n.g.notLeader()
+	}
+	if req.NodeId == "" && req.Op != nodev1.MemberRequest_OP_TRANSFER {
+		return fmt.Errorf("%w: node id is empty", errInvalid)
+	}
+	have, found := n.server(req.NodeId)
+	timeout := timeoutOf(ctx)
+	switch req.Op {
+	case nodev1.MemberRequest_OP_ADD:
+		if req.RaftAddr == "" {
+			return fmt.Errorf("%w: raft address is empty", errInvalid)
+		}
+		if req.Voter {
+			return waitRaft(ctx, c.r.AddVoter(raft.ServerID(req.NodeId), raft.ServerAddress(req.RaftAddr), 0, timeout))
+		}
+		if found && have.Suffrage == raft.Voter {
+			return nil
+		}
+		return waitRaft(ctx, c.r.AddNonvoter(raft.ServerID(req.NodeId), raft.ServerAddress(req.RaftAddr), 0, timeout))
+	case nodev1.MemberRequest_OP_REMOVE:
+		if !found {
+			return nil
+		}
+		return n.removeHere(ctx, c, req.NodeId)
+	case nodev1.MemberRequest_OP_PROMOTE:
+		if !found {
+			return fmt.Errorf("%w: %q is no member", errInvalid, req.NodeId)
+		}
+		return waitRaft(ctx, c.r.AddVoter(have.ID, have.Address, 0, timeout))
+	case nodev1.MemberRequest_OP_TRANSFER:
+		return n.transferHere(ctx, req.NodeId)
+	}
+	return fmt.Errorf("%w: unknown membership operation %d", errInvalid, req.Op)
+}
+
+func (n *Node) removeHere(ctx context.Context, c *raftCore, id string) error {
+	if id == n.cfg.NodeID {
+		if err := n.transferHere(ctx, ""); err != nil {
+			return err
+		}
+		return n.g.notLeader() // the new leader removes us
+	}
+	if err := waitRaft(ctx, c.r.RemoveServer(raft.ServerID(id), 0, timeoutOf(ctx))); err != nil {
+		return err
+	}
+	_, err := n.ProposeLocal(ctx, &fsmv1.Command{Op: &fsmv1.Command_PutNode{PutNode: &fsmv1.PutNode{
+		Node: &fsmv1.NodeRecord{NodeId: id}, Remove: true,
+	}}})
+	if err != nil {
+		n.log.Warn("record of removed member stays", "member", id, "err", err)
+	}
+	return nil
+}
+
+func (n *Node) server(id string) (raft.Server, bool) {
+	for _, s := range n.g.servers() {
+		if string(s.ID) == id {
+			return s, true
+		}
+	}
+	return raft.Server{}, false
+}
+
+// transferHere hands leadership over and waits until this node follows.
+func (n *Node) transferHere(ctx context.Context, to string) error {
+	c := n.g.core.Load()
+	if c == nil || c.r.State() != raft.Leader {
+		return nil
+	}
+	if to == n.cfg.NodeID {
+		return nil
+	}
+	var f raft.Future
+	if to == "" {
+		f = c.r.LeadershipTransfer()
+	} else {
+		s, ok := n.server(to)
+		if !ok || s.Suffrage != raft.Voter {
+			return fmt.Errorf("%w: %q is no voter", errInvalid, to)
+		}
+		f = c.r.LeadershipTransferToServer(s.ID, raft.ServerAddress(n.g.addrOf(s)))
+	}
+	return waitRaft(ctx, f)
+}
+
+// waitRaft waits for a Raft future no longer than ctx.
+func waitRaft(ctx context.Context, f raft.Future) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }()
+	select {
+	case err := <-done:
+		return classifyApply(err)
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ErrUnknownOutcome, ctx.Err())
+	}
+}
+
+func timeoutOf(ctx context.Context) time.Duration {
+	if d, ok := ctx.Deadline(); ok {
+		return max(time.Until(d), time.Millisecond)
+	}
+	return defaultOpTimeout
+}
+
+// serveJoin admits a node. A member of the same id that lost its disk is
+// removed first: what it acknowledged and whom it voted for is forgotten, so it
+// must not count as the voter it was. Then it is a non-voter until autopilot
+// finds it healthy.
+func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.JoinReply, error) {
+	if r.Node == nil || r.Node.NodeId == "" || r.Node.RaftAddr == "" {
+		return nil, fmt.Errorf("%w: join without id or address", errInvalid)
+	}
+	c, _, established := n.g.leading()
+	if c == nil || !established {
+		return nil, n.g.notLeader()
+	}
+	own := n.g.clusterID()
+	if r.ClusterId != "" && r.ClusterId != own {
+		return nil, fmt.Errorf("%w: %q has state of cluster %s, this is %s: remove its data directory to let it join", errWrongCluster, r.Node.NodeId, r.ClusterId, own)
+	}
+	n.joinMu.Lock()
+	defer n.joinMu.Unlock()
+	have, found := n.server(r.Node.NodeId)
+	if r.Node.NodeId == n.cfg.NodeID {
+		return nil, fmt.Errorf("%w: node id %q is the leader's own: ids must differ", errInvalid, r.Node.NodeId)
+	}
+	id, addr := raft.ServerID(r.Node.NodeId), raft.ServerAddress(r.Node.RaftAddr)
+	if found && r.Empty {
+		n.log.Warn("member returned without its data: taking it in anew", "member", id)
+		if err := waitRaft(ctx, c.r.RemoveServer(id, 0, timeoutOf(ctx))); err != nil {
+			return nil, fmt.Errorf("remove %s: %w", id, err)
+		}
+		found = false
+	}
+	n.book.learn(r.Node)
+	var err error
+	switch {
+	case found && have.Suffrage == raft.Voter && have.Address != addr:
+		err = waitRaft(ctx, c.r.AddVoter(id, addr, 0, timeoutOf(ctx)))
+	case !found || have.Address != addr:
+		err = waitRaft(ctx, c.r.AddNonvoter(id, addr, 0, timeoutOf(ctx)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	n.log.Info("member admitted", "member", id, "addr", addr)
+	return &nodev1.JoinReply{ClusterId: own}, nil
+}
+
+// Snapshot takes a Raft snapshot now and returns its index and term.
+func (n *Node) Snapshot(ctx context.Context) (index, term uint64, err error) {
+	c := n.g.core.Load()
+	if c == nil {
+		return 0, 0, ErrClosed
+	}
+	if err := waitRaft(ctx, c.r.Snapshot()); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return 0, 0, fmt.Errorf("node: snapshot: %w", err)
+	}
+	metas, err := n.g.snaps.List()
+	if err != nil {
+		return 0, 0, err
+	}
+	if len(metas) == 0 {
+		return 0, 0, errors.New("node: nothing to snapshot yet")
+	}
+	return metas[0].Index, metas[0].Term, nil
+}

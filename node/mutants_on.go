@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build akidb_mutants
+
+package node
+
+import (
+	"os"
+	"slices"
+	"strings"
+)
+
+// Deliberate faults, chosen by AKIDB_MUTANTS, a comma separated list of
+// stale-reads, skip-fsync, readindex-old-term, heartbeat-fast-path. Never
+// build a binary for use with this tag.
+var (
+	mutantStaleReads        = mutantOn("stale-reads")
+	mutantSkipFsync         = mutantOn("skip-fsync")
+	mutantReadIndexOldTerm  = mutantOn("readindex-old-term")
+	mutantHeartbeatFastPath = mutantOn("heartbeat-fast-path")
+)
+
+func mutantOn(name string) bool {
+	return slices.Contains(strings.Split(os.Getenv("AKIDB_MUTANTS"), ","), name)
+}
