@@ -47,6 +47,9 @@ func (a *applier) command(c *command) (*fsmv1.Result, error) {
 		a.f.metrics.replayed()
 		res := proto.CloneOf(known.result)
 		res.Replayed = true
+		if res.Status != fsmv1.Status_STATUS_OK {
+			res.Message = fmt.Sprintf("request %q was refused so at log index %d", id, res.LogIndex)
+		}
 		return res, nil
 	}
 	res, err := a.dispatch(c)

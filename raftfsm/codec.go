@@ -59,7 +59,7 @@ type command struct {
 }
 
 var (
-	errNotCanonical = errors.New("not in the canonical encoding")
+	errNotCanonical = errors.New("not in the canonical encoding that EncodeEntry makes (fields in the order of their numbers, so proposed_at_ms first; no default values; shortest varints)")
 	errNoOperation  = errors.New("no operation")
 )
 

@@ -475,6 +475,8 @@ func TestScrollInIDOrder(t *testing.T) {
 		})
 	}
 	str(nil, 200)
+	str(&index.Filter{Must: []index.Condition{{Key: "m2", Any: []index.Scalar{{Kind: index.KindInt, Int: 1}}}}}, 100)
+	str(&index.Filter{Must: []index.Condition{{Key: "rare", Any: []index.Scalar{{Kind: index.KindBool, Bool: true}}}}}, 4)
 }
 
 func TestClusterRecords(t *testing.T) {

@@ -263,7 +263,9 @@ func unmarshalRecord(b []byte, m proto.Message, what string) error {
 	return nil
 }
 
-// requestRecord is a remembered request.
+// requestRecord is a remembered request. The message of a refusal is not part
+// of it: the state hash covers the record, and the wording may change from one
+// version to the next.
 type requestRecord struct {
 	fingerprint StateHash
 	seq         uint64
@@ -282,8 +284,6 @@ func (q requestRecord) append(dst []byte) ([]byte, error) {
 		more = 1
 	}
 	dst = append(dst, more)
-	dst = binary.LittleEndian.AppendUint16(dst, uint16(len(res.GetMessage())))
-	dst = append(dst, res.GetMessage()...)
 	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(res.GetWrites())))
 	dst = appendOutcomes(dst, res.GetWrites())
 	if res.GetCollection() == nil {
@@ -321,7 +321,6 @@ func decodeRequest(b []byte) (requestRecord, error) {
 	copy(q.fingerprint[:], r.take(16))
 	q.seq = r.u64()
 	res := &fsmv1.Result{Status: fsmv1.Status(r.u8()), LogIndex: r.u64(), FailedWrite: r.u32(), More: r.u8() == 1}
-	res.Message = string(r.take(int(r.u16())))
 	n := int(r.u32())
 	packed := r.take((n + 3) / 4)
 	if packed != nil && n > 0 {
