@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
+	"github.com/akidb/akidb/raftfsm"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 )
 
@@ -39,7 +40,13 @@ type encoded struct {
 // share entries; everything else is rare and alone. Equal hashes of different
 // keys merely keep two commands apart.
 func encodeCommand(cmd *fsmv1.Command) (encoded, error) {
-	b, err := proto.Marshal(cmd)
+	if cmd.ProposedAtMs != 0 {
+		// The leader stamps it.
+		c := proto.CloneOf(cmd)
+		c.ProposedAtMs = 0
+		cmd = c
+	}
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(cmd)
 	if err != nil {
 		return encoded{}, fmt.Errorf("node: encode command: %w", err)
 	}
@@ -261,12 +268,20 @@ func (p *proposer) append(group []*proposal) (pendingEntry, bool) {
 		return pendingEntry{}, false
 	}
 	data := encodeEntry(group, uint64(time.Now().UnixMilli()))
+	if _, err := raftfsm.DecodeEntry(data); err != nil {
+		// An entry that the replicas can't decode stops all of them: it must
+		// not reach the log, whatever put it together.
+		for _, pr := range group {
+			pr.outcome <- outcome{err: fmt.Errorf("%w: %w", errInvalid, err)}
+		}
+		return pendingEntry{}, false
+	}
 	p.g.met.entryCommands.Observe(float64(len(group)))
 	return pendingEntry{future: c.r.ApplyLog(raft.Log{Data: data}, 0), group: group, start: time.Now()}, true
 }
 
-// encodeEntry is the encoding of an fsmv1.Entry of the commands, each stamped
-// with the leader's clock: a later occurrence of a scalar field wins.
+// encodeEntry is the canonical encoding (raftfsm.EncodeEntry) of the commands,
+// each stamped with the leader's clock in its first field.
 func encodeEntry(group []*proposal, nowMs uint64) []byte {
 	stamp := protowire.AppendVarint(protowire.AppendTag(nil, fieldProposedAt, protowire.VarintType), nowMs)
 	n := 2
@@ -278,8 +293,8 @@ func encodeEntry(group []*proposal, nowMs uint64) []byte {
 	for _, pr := range group {
 		b = protowire.AppendTag(b, fieldEntryCommands, protowire.BytesType)
 		b = protowire.AppendVarint(b, uint64(len(pr.command)+len(stamp)))
-		b = append(b, pr.command...)
 		b = append(b, stamp...)
+		b = append(b, pr.command...)
 	}
 	return b
 }
