@@ -3,6 +3,7 @@
 package node
 
 import (
+	"math"
 	rtmetrics "runtime/metrics"
 	"sync/atomic"
 	"time"
@@ -43,7 +44,9 @@ func (b *budgets) run() {
 
 func (b *budgets) sample() {
 	var st unix.Statfs_t
-	if err := unix.Statfs(b.n.cfg.DataDir, &st); err == nil {
+	if b.n.cfg.FS != nil {
+		b.free.Store(math.MaxInt64)
+	} else if err := unix.Statfs(b.n.cfg.DataDir, &st); err == nil {
 		b.free.Store(st.Bavail * uint64(st.Bsize))
 		// Half as much again must be free before writes are taken again, or
 		// the two states would alternate.

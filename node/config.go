@@ -10,13 +10,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/akidb/akidb/internal/storage"
 	"github.com/akidb/akidb/raftfsm"
 )
 
@@ -48,6 +48,12 @@ func (cfg Config) withDefaults() (*Config, error) {
 	setDefault(&c.LogStore, logStoreWAL)
 	if c.LogStore != logStoreWAL && c.LogStore != logStoreBolt {
 		bad("LogStore %q: want %q or %q", c.LogStore, logStoreWAL, logStoreBolt)
+	}
+	if c.FS != nil {
+		c.FS = mutateFS(c.FS)
+		if c.LogStore != logStoreWAL {
+			bad("LogStore %q cannot be kept on Config.FS", c.LogStore)
+		}
 	}
 	for _, k := range c.GossipKeys {
 		if len(k) != 16 && len(k) != 24 && len(k) != 32 {
@@ -95,22 +101,31 @@ func setDefault[T comparable](field *T, value T) {
 }
 
 func (c *Config) openFSM(ctx context.Context, dir string) (machine, error) {
-	f, err := raftfsm.Open(ctx, raftfsm.Config{Dir: dir, Logger: c.Logger, IndexWorkers: c.IndexWorkers})
+	f, err := raftfsm.Open(ctx, raftfsm.Config{Dir: dir, Logger: c.Logger, IndexWorkers: c.IndexWorkers, FS: c.FS})
 	if err != nil {
 		return nil, err
 	}
 	return fsmMachine{f}, nil
 }
 
+// files is the file system of everything but the log, the stable store and the
+// state.
+func (c *Config) files() storage.FS {
+	if c.FS != nil {
+		return c.FS
+	}
+	return storage.Disk()
+}
+
 // claimDataDir ties the data directory to a node id: starting one node's data
 // under another's id would give one voter's vote to two.
-func claimDataDir(dir, nodeID string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+func claimDataDir(fsys storage.FS, dir, nodeID string) error {
+	if err := mkdirAll(fsys, dir); err != nil {
 		return fmt.Errorf("node: data directory: %w", err)
 	}
 	path := filepath.Join(dir, "node.json")
 	var have struct{ NodeID string }
-	b, err := os.ReadFile(path)
+	b, err := storage.ReadFile(fsys, path, maxJSONBytes)
 	switch {
 	case err == nil:
 		if err := json.Unmarshal(b, &have); err != nil {
@@ -127,7 +142,7 @@ func claimDataDir(dir, nodeID string) error {
 	if b, err = json.Marshal(have); err != nil {
 		return err
 	}
-	return writeFileDurably(path, b)
+	return storage.WriteFile(fsys, path, b)
 }
 
 // identity says what cluster a group of this node belongs to; it is durable
@@ -141,9 +156,9 @@ type identity struct {
 
 func identityPath(groupDir string) string { return filepath.Join(groupDir, "member.json") }
 
-func loadIdentity(groupDir string) (identity, error) {
+func loadIdentity(fsys storage.FS, groupDir string) (identity, error) {
 	var id identity
-	b, err := os.ReadFile(identityPath(groupDir))
+	b, err := storage.ReadFile(fsys, identityPath(groupDir), maxJSONBytes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return id, nil
 	}
@@ -170,7 +185,7 @@ func (g *group) setIdentity(id identity) error {
 	if err != nil {
 		return err
 	}
-	if err := writeFileDurably(identityPath(g.dir), b); err != nil {
+	if err := storage.WriteFile(g.cfg.files(), identityPath(g.dir), b); err != nil {
 		return err
 	}
 	g.identity = id

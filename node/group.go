@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -16,9 +15,9 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/akidb/akidb/internal/storage"
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 )
@@ -41,7 +40,7 @@ type group struct {
 	m      machine
 	ad     *adapter
 	snaps  *snapshotStore
-	stable *raftboltdb.BoltStore
+	stable closableStable
 	mux    *mux
 	rpc    *rpcClient
 	book   *addressBook
@@ -85,10 +84,7 @@ type raftCore struct {
 
 // openGroup opens everything and starts Raft.
 func openGroup(g *group) error {
-	if err := os.MkdirAll(g.dir, 0o700); err != nil {
-		return fmt.Errorf("node: group directory: %w", err)
-	}
-	id, err := loadIdentity(g.dir)
+	id, err := loadIdentity(g.cfg.files(), g.dir)
 	if err != nil {
 		return err
 	}
@@ -96,10 +92,10 @@ func openGroup(g *group) error {
 	g.member.Store(id.Member)
 	g.watchers = make(map[chan struct{}]struct{})
 	g.leadership = make(chan struct{}, 1)
-	if g.stable, err = openBolt(filepath.Join(g.dir, "stable.db")); err != nil {
+	if g.stable, err = openStable(g.cfg.FS, g.dir); err != nil {
 		return err
 	}
-	if g.snaps, err = newSnapshotStore(filepath.Join(g.dir, "snapshots"), g.m, g.log); err != nil {
+	if g.snaps, err = newSnapshotStore(g.cfg.files(), filepath.Join(g.dir, "snapshots"), g.m, g.log); err != nil {
 		g.stable.Close()
 		return err
 	}
@@ -126,7 +122,7 @@ func openGroup(g *group) error {
 // Raft.
 func (g *group) openCore() (_ *raftCore, err error) {
 	hlog := raftLogger(g.log)
-	under, err := openLogStore(g.dir, g.cfg.LogStore, hlog)
+	under, err := openLogStore(g.cfg.FS, g.dir, g.cfg.LogStore, hlog)
 	if err != nil {
 		return nil, err
 	}
@@ -345,8 +341,9 @@ const reopenPause = 500 * time.Millisecond
 // probeDisk shows that the log's disk takes writes again.
 func (g *group) probeDisk() error {
 	path := filepath.Join(g.dir, "probe")
-	defer os.Remove(path)
-	return writeFileDurably(path, make([]byte, 1<<20))
+	fsys := g.cfg.files()
+	defer fsys.Remove(path)
+	return storage.WriteFile(fsys, path, make([]byte, 1<<20))
 }
 
 func (g *group) setBroken(err error) {

@@ -15,8 +15,12 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
+	walfs "github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/metadb"
+	"github.com/hashicorp/raft-wal/segment"
 	"go.etcd.io/bbolt"
+
+	"github.com/akidb/akidb/internal/storage"
 )
 
 // Names of the log stores in Config.LogStore.
@@ -37,7 +41,14 @@ func logDir(groupDir, kind string) string { return filepath.Join(groupDir, "log-
 
 // openLogStore opens the log of kind in groupDir. It refuses to start a second
 // log beside one of the other kind, which would look like an empty node.
-func openLogStore(groupDir, kind string, log hclog.Logger) (closableLogStore, error) {
+func openLogStore(fsys storage.FS, groupDir, kind string, log hclog.Logger) (closableLogStore, error) {
+	if fsys != nil {
+		dir := logDir(groupDir, kind)
+		if err := mkdirAll(fsys, dir); err != nil {
+			return nil, fmt.Errorf("node: log store: %w", err)
+		}
+		return openFSLog(fsys, dir, log)
+	}
 	other := logStoreBolt
 	if kind == logStoreBolt {
 		other = logStoreWAL
@@ -50,15 +61,14 @@ func openLogStore(groupDir, kind string, log hclog.Logger) (closableLogStore, er
 }
 
 func openLogDir(dir, kind string, log hclog.Logger) (closableLogStore, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := mkdirAll(storage.Disk(), dir); err != nil {
 		return nil, fmt.Errorf("node: log store: %w", err)
 	}
 	switch kind {
 	case logStoreWAL:
 		meta := &metadb.BoltMetaDB{}
-		w, err := wal.Open(dir, wal.WithLogger(log), wal.WithMetaStore(meta))
+		w, err := openWAL(dir, segment.NewFiler(dir, walfs.New()), meta, wal.DefaultSegmentSize, log)
 		if err != nil {
-			meta.Close()
 			return nil, fmt.Errorf("node: open log %s: %w; if it is damaged, remove this node's data directory and let it rejoin", dir, err)
 		}
 		return walStore{w, meta}, nil
@@ -72,7 +82,7 @@ func openLogDir(dir, kind string, log hclog.Logger) (closableLogStore, error) {
 	return nil, fmt.Errorf("node: unknown log store %q: use %q or %q", kind, logStoreWAL, logStoreBolt)
 }
 
-// walStore closes the metadata too, which wal.WAL (0.4.0) leaves open and
+// walStore closes the metadata too, which wal.WAL (0.4) leaves open and
 // locked.
 type walStore struct {
 	*wal.WAL
@@ -80,6 +90,20 @@ type walStore struct {
 }
 
 func (s walStore) Close() error { return errors.Join(s.WAL.Close(), s.meta.Close()) }
+
+// closableStable is what both stable stores are.
+type closableStable interface {
+	raft.StableStore
+	io.Closer
+}
+
+// openStable opens Raft's term and vote.
+func openStable(fsys storage.FS, groupDir string) (closableStable, error) {
+	if fsys != nil {
+		return openFileStable(fsys, filepath.Join(groupDir, "stable.json"))
+	}
+	return openBolt(filepath.Join(groupDir, "stable.db"))
+}
 
 func openBolt(path string) (*raftboltdb.BoltStore, error) {
 	b, err := raftboltdb.New(raftboltdb.Options{

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/akidb/akidb/internal/storage"
 	"github.com/akidb/akidb/raftfsm"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 )
@@ -158,7 +159,7 @@ func (m *memMachine) encode() ([]byte, uint64) {
 
 func (m *memMachine) Flush() (uint64, error) {
 	b, applied := m.encode()
-	return applied, writeFileDurably(filepath.Join(m.dir, "mem.json"), b)
+	return applied, storage.WriteFile(storage.Disk(), filepath.Join(m.dir, "mem.json"), b)
 }
 
 func (m *memMachine) Export(dir string) (uint64, error) {

@@ -4,6 +4,8 @@
 
 package node
 
+import "github.com/akidb/akidb/internal/storage"
+
 // Deliberate faults which show that the checkers can fail. They exist only in
 // builds with the tag akidb_mutants (see mutants_on.go); here they are constant
 // false, and the compiler removes the code behind them.
@@ -13,3 +15,6 @@ const (
 	mutantReadIndexOldTerm  = false
 	mutantHeartbeatFastPath = false
 )
+
+// mutateFS is the file system itself.
+func mutateFS(fsys storage.FS) storage.FS { return fsys }

@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/akidb/akidb/internal/storage"
 )
 
 // Deliberate faults, chosen by AKIDB_MUTANTS, a comma separated list of
@@ -22,4 +24,12 @@ var (
 
 func mutantOn(name string) bool {
 	return slices.Contains(strings.Split(os.Getenv("AKIDB_MUTANTS"), ","), name)
+}
+
+// mutateFS forgets every sync under skip-fsync.
+func mutateFS(fsys storage.FS) storage.FS {
+	if !mutantSkipFsync {
+		return fsys
+	}
+	return storage.ForgetSync(fsys)
 }

@@ -8,6 +8,7 @@ package node
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/akidb/akidb/internal/storage"
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 )
 
@@ -73,6 +75,10 @@ type Config struct {
 	Registerer         prometheus.Registerer
 	// Net is how the network is reached; the zero value is the real one.
 	Net Net
+	// FS is where files are kept; nil is the disk. With another one, which only
+	// tests have a use for, LogStore must be "wal", the stable store is a file,
+	// graphs are not kept, and free space is not watched.
+	FS storage.FS
 
 	// openMachine replaces raftfsm in tests of this package.
 	openMachine func(ctx context.Context, dir string) (machine, error)
@@ -117,7 +123,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := claimDataDir(c.DataDir, c.NodeID); err != nil {
+	if err := claimDataDir(c.files(), c.DataDir, c.NodeID); err != nil {
 		return nil, err
 	}
 	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), closed: make(chan struct{}), findNow: make(chan struct{}, 1)}
@@ -147,6 +153,9 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	})
 	n.book = newAddressBook()
 	dir := filepath.Join(c.DataDir, "groups", groupID)
+	if err := mkdirAll(c.files(), dir); err != nil {
+		return nil, fmt.Errorf("node: group directory: %w", err)
+	}
 	m, err := c.openMachine(ctx, dir)
 	if err != nil {
 		return nil, err

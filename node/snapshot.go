@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/akidb/akidb/internal/storage"
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 )
 
@@ -30,6 +31,7 @@ import (
 //	<dir>/exports/<id>  states being fetched by members; removed at start
 //	<dir>/incoming/     what this node is fetching; objects/ by checksum
 type snapshotStore struct {
+	fs        storage.FS
 	dir       string
 	m         machine
 	log       *slog.Logger
@@ -65,19 +67,19 @@ var _ raft.SnapshotStore = (*snapshotStore)(nil)
 
 const keepSnapshots = 2
 
-func newSnapshotStore(dir string, m machine, log *slog.Logger) (*snapshotStore, error) {
+func newSnapshotStore(fsys storage.FS, dir string, m machine, log *slog.Logger) (*snapshotStore, error) {
 	s := &snapshotStore{
-		dir: dir, m: m, log: log,
+		fs: fsys, dir: dir, m: m, log: log,
 		advertise: func() string { return "" },
 		stale:     func(uint64, uint64) bool { return false },
 		exports:   make(map[string]*export), sums: make(map[sumKey][]byte),
 		pending: make(map[string]*nodev1.Manifest),
 	}
-	if err := os.RemoveAll(filepath.Join(dir, "exports")); err != nil {
+	if err := s.fs.RemoveAll(filepath.Join(dir, "exports")); err != nil {
 		return nil, err
 	}
 	for _, d := range []string{dir, filepath.Join(dir, "exports"), s.incoming(), s.objects()} {
-		if err := os.MkdirAll(d, 0o700); err != nil {
+		if err := mkdirAll(s.fs, d); err != nil {
 			return nil, fmt.Errorf("node: snapshot store: %w", err)
 		}
 	}
@@ -112,14 +114,16 @@ func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
 }
 
 func (s *snapshotStore) list() ([]snapshotFile, error) {
-	names, err := filepath.Glob(filepath.Join(s.dir, "*.json"))
+	names, err := s.fs.List(s.dir)
 	if err != nil {
 		return nil, err
 	}
+	names = slices.DeleteFunc(names, func(n string) bool { return filepath.Ext(n) != ".json" })
 	sort.Sort(sort.Reverse(sort.StringSlice(names)))
 	var out []snapshotFile
 	for _, name := range names {
-		b, err := os.ReadFile(name)
+		name = filepath.Join(s.dir, name)
+		b, err := storage.ReadFile(s.fs, name, maxJSONBytes)
 		if err != nil {
 			return nil, fmt.Errorf("node: read snapshot metadata: %w", err)
 		}
@@ -192,7 +196,7 @@ func (s *snapshotStore) export(index uint64) (*nodev1.Manifest, func(), error) {
 		s.mu.Lock()
 		delete(s.exports, id)
 		s.mu.Unlock()
-		if err := os.RemoveAll(e.dir); err != nil {
+		if err := s.fs.RemoveAll(e.dir); err != nil {
 			s.log.Warn("export not removed", "dir", e.dir, "err", err)
 		}
 	}
@@ -277,7 +281,7 @@ func (k *snapshotSink) Close() error {
 			return fmt.Errorf("node: snapshot at log index %d is older than what this node holds", k.meta.Index)
 		}
 		f.Staged, f.Applied = stagedName(man), man.AppliedIndex
-		if _, err := os.Stat(k.s.stagedDir(f.Staged)); err != nil {
+		if _, err := k.s.fs.Stat(k.s.stagedDir(f.Staged)); err != nil {
 			return fmt.Errorf("node: snapshot files were not staged: %w", err)
 		}
 		k.s.mu.Lock()
@@ -301,7 +305,7 @@ func (s *snapshotStore) writeMeta(f snapshotFile) error {
 	if err != nil {
 		return err
 	}
-	return writeFileDurably(filepath.Join(s.dir, f.Meta.ID+".json"), b)
+	return storage.WriteFile(s.fs, filepath.Join(s.dir, f.Meta.ID+".json"), b)
 }
 
 func (s *snapshotStore) prune() error {
@@ -310,7 +314,7 @@ func (s *snapshotStore) prune() error {
 		return err
 	}
 	for i := keepSnapshots; i < len(files); i++ {
-		if err := os.Remove(filepath.Join(s.dir, files[i].Meta.ID+".json")); err != nil {
+		if err := s.fs.Remove(filepath.Join(s.dir, files[i].Meta.ID+".json")); err != nil {
 			return err
 		}
 	}
@@ -354,7 +358,7 @@ func (s *snapshotStore) finishInstall(m machine) (*snapshotFile, error) {
 	}
 	f := files[0]
 	if f.Staged != "" {
-		b, err := os.ReadFile(s.stagedDir(f.Staged) + manifestSuffix)
+		b, err := storage.ReadFile(s.fs, s.stagedDir(f.Staged)+manifestSuffix, maxManifestBytes)
 		if err != nil {
 			return nil, fmt.Errorf("node: snapshot %s was being installed but its files are missing: %w; remove this node's data directory and let it rejoin", f.Meta.ID, err)
 		}
@@ -376,10 +380,10 @@ func (s *snapshotStore) finishInstall(m machine) (*snapshotFile, error) {
 }
 
 func (s *snapshotStore) clearIncoming() error {
-	if err := os.RemoveAll(s.incoming()); err != nil {
+	if err := s.fs.RemoveAll(s.incoming()); err != nil {
 		return err
 	}
-	return os.MkdirAll(s.objects(), 0o700)
+	return mkdirAll(s.fs, s.objects())
 }
 
 func stagedName(man *nodev1.Manifest) string {
@@ -408,37 +412,4 @@ func readManifest(r io.Reader) (*nodev1.Manifest, error) {
 		}
 	}
 	return &man, nil
-}
-
-// writeFileDurably replaces a file so that a crash leaves the old or the new.
-func writeFileDurably(path string, b []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		os.Remove(tmp)
-		return fmt.Errorf("node: write %s: %w", path, err)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

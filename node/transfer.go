@@ -11,13 +11,14 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
+	"sort"
 	"time"
 
 	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/akidb/akidb/internal/storage"
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 )
 
@@ -39,24 +40,14 @@ type sumKey struct {
 func (s *snapshotStore) sumFiles(dir string) ([]*nodev1.File, error) {
 	var files []*nodev1.File
 	seen := make(map[sumKey][]byte)
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		rel, err := filepath.Rel(dir, path)
-		if err != nil {
-			return err
-		}
+	err := walkFiles(s.fs, dir, "", func(rel string, info fs.FileInfo) error {
 		key := sumKey{rel, info.Size(), info.ModTime().UnixNano()}
 		s.mu.Lock()
 		sum := s.sums[key]
 		s.mu.Unlock()
+		var err error
 		if sum == nil {
-			if sum, err = sumFile(path); err != nil {
+			if sum, err = sumFile(s.fs, filepath.Join(dir, rel)); err != nil {
 				return err
 			}
 		}
@@ -73,14 +64,39 @@ func (s *snapshotStore) sumFiles(dir string) ([]*nodev1.File, error) {
 	return files, nil
 }
 
-func sumFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+// walkFiles calls f with each file below dir, in order.
+func walkFiles(fsys storage.FS, dir, rel string, f func(rel string, info fs.FileInfo) error) error {
+	names, err := fsys.List(filepath.Join(dir, rel))
+	if err != nil {
+		return err
+	}
+	sort.Strings(names)
+	for _, name := range names {
+		name = filepath.Join(rel, name)
+		info, err := fsys.Stat(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		if info.IsDir() {
+			err = walkFiles(fsys, dir, name, f)
+		} else {
+			err = f(name, info)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sumFile(fsys storage.FS, path string) ([]byte, error) {
+	f, err := fsys.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	h := xxh3.New128()
-	if _, err := io.CopyBuffer(h, f, make([]byte, 256<<10)); err != nil {
+	if _, err := io.CopyBuffer(h, struct{ io.Reader }{f}, make([]byte, 256<<10)); err != nil {
 		return nil, err
 	}
 	sum := h.Sum128().Bytes()
@@ -122,13 +138,17 @@ func (s *snapshotStore) sendFile(c net.Conn, req *nodev1.FetchRequest) error {
 		_, _ = c.Write([]byte{0})
 		return err
 	}
-	f, err := os.Open(path)
+	f, err := s.fs.Open(path)
 	if err != nil {
 		_, _ = c.Write([]byte{0})
 		return err
 	}
 	defer f.Close()
-	if _, err := f.Seek(req.Offset, io.SeekStart); err != nil {
+	info, err := f.Stat()
+	if err == nil && (req.Offset < 0 || req.Offset > info.Size()) {
+		err = fmt.Errorf("%w: offset %d of %d", errInvalid, req.Offset, info.Size())
+	}
+	if err != nil {
 		_, _ = c.Write([]byte{0})
 		return err
 	}
@@ -136,7 +156,7 @@ func (s *snapshotStore) sendFile(c net.Conn, req *nodev1.FetchRequest) error {
 	if _, err := w.Write([]byte{1}); err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{f}, make([]byte, 256<<10))
+	_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{io.NewSectionReader(f, req.Offset, info.Size()-req.Offset)}, make([]byte, 256<<10))
 	return err
 }
 
@@ -169,11 +189,11 @@ func (s *snapshotStore) stage(ctx context.Context, man *nodev1.Manifest,
 	defer stop()
 	for _, f := range man.Files {
 		obj := filepath.Join(s.objects(), hex.EncodeToString(f.Checksum))
-		if sum, err := sumFile(obj); err == nil {
+		if sum, err := sumFile(s.fs, obj); err == nil {
 			if bytes.Equal(sum, f.Checksum) {
 				continue
 			}
-			if err := os.Remove(obj); err != nil {
+			if err := s.fs.Remove(obj); err != nil {
 				return err
 			}
 		}
@@ -189,7 +209,7 @@ func (s *snapshotStore) stage(ctx context.Context, man *nodev1.Manifest,
 			stop()
 			stop = context.AfterFunc(ctx, func() { raw.Close() })
 		}
-		if err := fetchFile(c, man.ExportId, f, obj); err != nil {
+		if err := fetchFile(s.fs, c, man.ExportId, f, obj); err != nil {
 			return fmt.Errorf("node: fetch snapshot file %s from %s: %w", f.Path, man.SourceAddr, err)
 		}
 	}
@@ -197,12 +217,12 @@ func (s *snapshotStore) stage(ctx context.Context, man *nodev1.Manifest,
 }
 
 // fetchFile continues obj.part, verifies the whole and names it obj.
-func fetchFile(c net.Conn, exportID string, f *nodev1.File, obj string) error {
-	part, err := os.OpenFile(obj+".part", os.O_CREATE|os.O_RDWR, 0o600)
+func fetchFile(fsys storage.FS, c net.Conn, exportID string, f *nodev1.File, obj string) error {
+	part, err := fsys.OpenReadWrite(obj+".part", "snapshot")
 	if err != nil {
 		return err
 	}
-	defer part.Close()
+	defer func() { part.Close() }()
 	h := xxh3.New128()
 	offset, err := io.Copy(h, part)
 	if err != nil {
@@ -211,12 +231,12 @@ func fetchFile(c net.Conn, exportID string, f *nodev1.File, obj string) error {
 	if offset > f.Size {
 		h.Reset()
 		offset = 0
-		if err := part.Truncate(0); err != nil {
+		next, err := fsys.Create(obj+".part", "snapshot")
+		if err != nil {
 			return err
 		}
-		if _, err := part.Seek(0, io.SeekStart); err != nil {
-			return err
-		}
+		part.Close()
+		part = next
 	}
 	b, err := proto.Marshal(&nodev1.FetchRequest{ExportId: exportID, Path: f.Path, Offset: offset})
 	if err != nil {
@@ -237,30 +257,30 @@ func fetchFile(c net.Conn, exportID string, f *nodev1.File, obj string) error {
 	}
 	sum := h.Sum128().Bytes()
 	if !bytes.Equal(sum[:], f.Checksum) {
-		os.Remove(obj + ".part")
+		_ = fsys.Remove(obj + ".part")
 		return fmt.Errorf("checksum does not match: fetching it anew")
 	}
 	if err := part.Sync(); err != nil {
 		return err
 	}
-	return os.Rename(obj+".part", obj)
+	return fsys.Rename(obj+".part", obj)
 }
 
 // layOut links the fetched objects under their names.
 func (s *snapshotStore) layOut(man *nodev1.Manifest) error {
 	dir := s.stagedDir(stagedName(man))
-	if err := os.RemoveAll(dir); err != nil {
+	if err := s.fs.RemoveAll(dir); err != nil {
 		return err
 	}
 	dirs := map[string]bool{dir: true}
 	for _, f := range man.Files {
 		path := filepath.Join(dir, filepath.FromSlash(f.Path))
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		if err := s.fs.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 			return err
 		}
 		dirs[filepath.Dir(path)] = true
 		obj := filepath.Join(s.objects(), hex.EncodeToString(f.Checksum))
-		if err := os.Link(obj, path); err != nil {
+		if err := s.fs.Link(obj, path); err != nil {
 			return err
 		}
 	}
@@ -268,16 +288,16 @@ func (s *snapshotStore) layOut(man *nodev1.Manifest) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := s.fs.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	if err := writeFileDurably(dir+manifestSuffix, b); err != nil {
+	if err := storage.WriteFile(s.fs, dir+manifestSuffix, b); err != nil {
 		return err
 	}
 	for d := range dirs {
-		if err := syncDir(d); err != nil {
+		if err := storage.SyncDir(s.fs, d); err != nil {
 			return err
 		}
 	}
-	return syncDir(s.incoming())
+	return storage.SyncDir(s.fs, s.incoming())
 }

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/segment"
+	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/akidb/akidb/internal/storage"
+)
+
+// mkdirAll makes a directory and every missing one above it, and makes their
+// names durable: otherwise a power failure takes a directory with everything
+// that was synced inside it, a vote perhaps, and the node comes back empty.
+func mkdirAll(fsys storage.FS, dir string) error {
+	var made []string
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if _, err := fsys.Stat(d); err == nil || !errors.Is(err, fs.ErrNotExist) || d == filepath.Dir(d) {
+			break
+		}
+		made = append(made, d)
+	}
+	if err := fsys.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, d := range made {
+		if err := storage.SyncDir(fsys, filepath.Dir(d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// walFS lets raft-wal write to a Config.FS. It syncs what raft-wal's own file
+// system does: the name of a new file together with the file's first sync.
+type walFS struct{ fs storage.FS }
+
+var _ types.VFS = walFS{}
+
+func (w walFS) ListDir(dir string) ([]string, error) {
+	names, err := w.fs.List(dir)
+	slices.Sort(names)
+	return names, err
+}
+
+func (w walFS) Create(dir, name string, _ uint64) (types.WritableFile, error) {
+	path := w.fs.PathJoin(dir, name)
+	if _, err := w.fs.Stat(path); err == nil {
+		return nil, &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
+	}
+	f, err := w.fs.Create(path, "raft-log")
+	if err != nil {
+		return nil, err
+	}
+	return &walFile{File: f, fs: w.fs, newIn: dir}, nil
+}
+
+func (w walFS) Delete(dir, name string) error {
+	if err := w.fs.Remove(w.fs.PathJoin(dir, name)); err != nil {
+		return err
+	}
+	return storage.SyncDir(w.fs, dir)
+}
+
+func (w walFS) OpenReader(dir, name string) (types.ReadableFile, error) {
+	return w.fs.Open(w.fs.PathJoin(dir, name))
+}
+
+func (w walFS) OpenWriter(dir, name string) (types.WritableFile, error) {
+	path := w.fs.PathJoin(dir, name)
+	if _, err := w.fs.Stat(path); err != nil {
+		return nil, err
+	}
+	f, err := w.fs.OpenReadWrite(path, "raft-log")
+	if err != nil {
+		return nil, err
+	}
+	return &walFile{File: f, fs: w.fs}, nil
+}
+
+type walFile struct {
+	storage.File
+	fs    storage.FS
+	newIn string // the directory to sync with the first sync
+}
+
+func (f *walFile) Sync() error {
+	if err := f.File.Sync(); err != nil || f.newIn == "" {
+		return err
+	}
+	dir := f.newIn
+	f.newIn = ""
+	return storage.SyncDir(f.fs, dir)
+}
+
+// fsSegmentBytes is the segment size of a log on a Config.FS: small, so that
+// segments are sealed and removed all the time, which is when things go wrong.
+const fsSegmentBytes = 32 << 10
+
+func openFSLog(fsys storage.FS, dir string, log hclog.Logger) (closableLogStore, error) {
+	return openWAL(dir, segment.NewFiler(dir, walFS{fsys}), &walMeta{fs: fsys}, fsSegmentBytes, log)
+}
+
+// openWAL opens a raft-wal log after finishing a rotation that a crash cut
+// short. The append that fills a segment seals it; its successor is recorded a
+// moment later, in the background. raft-wal 0.4 opens a log that died in
+// between, but then refuses every append ("segment is sealed"), for good.
+func openWAL(dir string, filer types.SegmentFiler, meta types.MetaStore, segmentBytes int, log hclog.Logger) (*wal.WAL, error) {
+	if err := finishRotation(dir, filer, meta, segmentBytes); err != nil {
+		return nil, errors.Join(err, meta.Close())
+	}
+	w, err := wal.Open(dir, wal.WithSegmentFiler(filer), wal.WithMetaStore(meta), wal.WithSegmentSize(segmentBytes), wal.WithLogger(log))
+	if err != nil {
+		return nil, errors.Join(err, meta.Close())
+	}
+	return w, nil
+}
+
+func finishRotation(dir string, filer types.SegmentFiler, meta types.MetaStore, segmentBytes int) error {
+	st, err := meta.Load(dir)
+	if err != nil || len(st.Segments) == 0 {
+		return err
+	}
+	tail := &st.Segments[len(st.Segments)-1]
+	if !tail.SealTime.IsZero() {
+		return nil
+	}
+	w, err := filer.RecoverTail(*tail)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the crash came before its first entry
+	}
+	if err != nil {
+		return err
+	}
+	sealed, indexStart, err := w.Sealed()
+	last := w.LastIndex()
+	if err = errors.Join(err, w.Close()); err != nil || !sealed {
+		return err
+	}
+	next := *tail
+	tail.SealTime, tail.MaxIndex, tail.IndexStart = tail.CreateTime, last, indexStart
+	next.ID, next.BaseIndex, next.MinIndex, next.SizeLimit = st.NextSegmentID, last+1, last+1, uint32(segmentBytes)
+	st.NextSegmentID++
+	st.Segments = append(st.Segments, next)
+	if err := meta.CommitState(st); err != nil {
+		return fmt.Errorf("node: finish rotation of the log in %s: %w", dir, err)
+	}
+	return nil
+}
+
+// walMeta keeps raft-wal's list of segments on a Config.FS, in one file that is
+// replaced whole.
+type walMeta struct {
+	fs   storage.FS
+	path string
+}
+
+var _ types.MetaStore = (*walMeta)(nil)
+
+func (m *walMeta) Load(dir string) (types.PersistentState, error) {
+	m.path = m.fs.PathJoin(dir, "segments.json")
+	var st types.PersistentState
+	err := loadJSON(m.fs, m.path, &st)
+	return st, err
+}
+
+func (m *walMeta) CommitState(st types.PersistentState) error { return storeJSON(m.fs, m.path, st) }
+
+func (m *walMeta) GetStable([]byte) ([]byte, error) { return nil, errors.ErrUnsupported }
+func (m *walMeta) SetStable(_, _ []byte) error      { return errors.ErrUnsupported }
+func (m *walMeta) Close() error                     { return nil }
+
+// maxJSONBytes bounds the small files of a node.
+const maxJSONBytes = 16 << 20
+
+// loadJSON leaves v alone if there is no file.
+func loadJSON(fsys storage.FS, path string, v any) error {
+	b, err := storage.ReadFile(fsys, path, maxJSONBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		return fmt.Errorf("node: %s is damaged: %w", path, err)
+	}
+	return nil
+}
+
+func storeJSON(fsys storage.FS, path string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return storage.WriteFile(fsys, path, b)
+}
+
+// fileStable is Raft's term and vote on a Config.FS, in one file that is
+// replaced whole.
+type fileStable struct {
+	fs   storage.FS
+	path string
+
+	mu      sync.Mutex // guards the fields below
+	Values  map[string][]byte
+	Numbers map[string]uint64
+}
+
+var _ raft.StableStore = (*fileStable)(nil)
+
+func openFileStable(fsys storage.FS, path string) (*fileStable, error) {
+	s := &fileStable{fs: fsys, path: path, Values: make(map[string][]byte), Numbers: make(map[string]uint64)}
+	return s, loadJSON(fsys, path, s)
+}
+
+// errNotFound has the text that Raft compares with.
+var errNotFound = errors.New("not found")
+
+func (s *fileStable) Set(key, val []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Values[string(key)] = slices.Clone(val)
+	return storeJSON(s.fs, s.path, s)
+}
+
+func (s *fileStable) Get(key []byte) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v, ok := s.Values[string(key)]; ok {
+		return slices.Clone(v), nil
+	}
+	return nil, errNotFound
+}
+
+func (s *fileStable) SetUint64(key []byte, val uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Numbers[string(key)] = val
+	return storeJSON(s.fs, s.path, s)
+}
+
+func (s *fileStable) GetUint64(key []byte) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v, ok := s.Numbers[string(key)]; ok {
+		return v, nil
+	}
+	return 0, errNotFound
+}
+
+func (s *fileStable) Close() error { return nil }
