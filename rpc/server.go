@@ -56,6 +56,7 @@ type Server struct {
 	cfg      Config
 	grpc     *grpc.Server
 	http     *http.Server
+	metrics  *metrics
 	stopping chan struct{}
 	stopOnce sync.Once
 }
@@ -81,7 +82,7 @@ func NewServer(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, stopping: make(chan struct{})}
+	s := &Server{cfg: cfg, metrics: m, stopping: make(chan struct{})}
 	g := &guard{
 		log: cfg.Logger, metrics: m, maxInFlight: int64(cfg.MaxInFlight),
 		unary: cfg.UnaryInterceptors, stream: cfg.StreamInterceptors,

@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"testing"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/grpc/status"
+
+	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
+	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
+)
+
+func jsonText(s string) *collectionv1.Json { return &collectionv1.Json{Raw: []byte(s)} }
+
+func (b *bench) upsert(collection, id string, vector []float32, metadata string) *collectionv1.UpsertResponse {
+	b.t.Helper()
+	r := &collectionv1.UpsertRequest{CollectionId: collection, DocId: id, Vector: vector}
+	if metadata != "" {
+		r.Metadata = jsonText(metadata)
+	}
+	out, err := b.docs.Upsert(b.t.Context(), r)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return out
+}
+
+func (b *bench) count(collection string) uint64 {
+	b.t.Helper()
+	out, err := b.docs.Count(b.t.Context(), &collectionv1.CountRequest{CollectionId: collection})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return out.Count
+}
+
+func TestScoresPerMetric(t *testing.T) {
+	b := newBench(t, nil)
+	for _, k := range []struct {
+		metric    string
+		want      []string
+		scores    []float64
+		threshold float32
+		within    int
+	}{
+		{"cosine", []string{"same", "right", "behind"}, []float64{1, 0, -1}, 0, 2},
+		{"dot", []string{"same", "right", "behind"}, []float64{8, 0, -4}, 0, 2},
+		{"l2", []string{"same", "right", "behind"}, []float64{0, 5, 18}, 5, 2},
+	} {
+		b.create(k.metric, 2, k.metric)
+		same := []float32{2, 2}
+		right := map[string][]float32{"cosine": {1, -1}, "dot": {3, -3}, "l2": {1, 0}}[k.metric]
+		b.upsert(k.metric, "same", same, "")
+		b.upsert(k.metric, "right", right, "")
+		b.upsert(k.metric, "behind", []float32{-1, -1}, "")
+		q := &collectionv1.QueryRequest{CollectionId: k.metric, QueryVector: same, TopK: 3, IncludeVector: true}
+		out, err := b.docs.Query(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range out.Matches {
+			if m.DocId != k.want[i] || math.Abs(float64(m.Distance)-k.scores[i]) > 1e-5 {
+				t.Errorf("%s: match %d is %s with score %v, want %s with %v", k.metric, i, m.DocId, m.Distance, k.want[i], k.scores[i])
+			}
+		}
+		if m := out.Matches[0]; len(m.Vector) != 2 || m.Vector[0] != 2 {
+			t.Errorf("%s: vector came back as %v, not as it was written", k.metric, m.Vector)
+		}
+		q.ScoreThreshold = &k.threshold
+		if out, err = b.docs.Query(t.Context(), q); err != nil || len(out.Matches) != k.within {
+			t.Errorf("%s: %d matches within %v, want %d (%v)", k.metric, len(out.Matches), k.threshold, k.within, err)
+		}
+	}
+}
+
+func TestReadsOfManyDocuments(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	batch := &collectionv1.BatchRequest{CollectionId: "c"}
+	for i := range 300 {
+		batch.Ops = append(batch.Ops, &collectionv1.WriteOp{Op: &collectionv1.WriteOp_Insert{Insert: &collectionv1.InsertRequest{
+			DocId: fmt.Sprintf("d%03d", i), Vector: []float32{float32(i)}, Metadata: jsonText(fmt.Sprintf(`{"n": %d, "even": %v, "s":"x"}`, i, i%2 == 0)),
+		}}})
+	}
+	wrote, err := b.docs.Batch(t.Context(), batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(wrote.Results) != 300 || !wrote.Results[7].Created || wrote.Results[7].DocId != "d007" {
+		t.Errorf("batch: %d results, %v", len(wrote.Results), wrote.Results[7])
+	}
+	even := &collectionv1.Filter{Must: []*collectionv1.Condition{{Key: "even", Match: &collectionv1.Match{
+		Value: &collectionv1.Value{Kind: &collectionv1.Value_BoolValue{BoolValue: true}}}}}}
+	n, err := b.docs.Count(t.Context(), &collectionv1.CountRequest{CollectionId: "c", Filter: even})
+	if err != nil || n.Count != 150 {
+		t.Errorf("count of the even ones: %v %v", n, err)
+	}
+	var ids []string
+	pages := 0
+	for cursor := ""; ; {
+		page, err := b.docs.Scroll(t.Context(), &collectionv1.ScrollRequest{CollectionId: "c", Filter: even, Limit: 50, Cursor: cursor})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range page.Documents {
+			ids = append(ids, d.DocId)
+			if d.Vector != nil || len(d.Metadata.GetRaw()) == 0 {
+				t.Fatalf("scroll gave vector %v, metadata %s", d.Vector, d.Metadata.GetRaw())
+			}
+		}
+		pages++
+		if cursor = page.NextCursor; cursor == "" {
+			break
+		}
+	}
+	if pages != 3 || len(ids) != 150 || ids[0] != "d000" || ids[149] != "d298" {
+		t.Errorf("scroll: %d pages, %d documents from %s", pages, len(ids), ids[0])
+	}
+	no := false
+	fetched, err := b.docs.Fetch(t.Context(), &collectionv1.FetchRequest{CollectionId: "c", DocIds: []string{"d002", "nobody", "d001"}, IncludeVector: &no})
+	if err != nil || len(fetched.Documents) != 2 || fetched.Documents[1].DocId != "d001" || fetched.Documents[0].Vector != nil {
+		t.Errorf("fetch: %v %v", fetched, err)
+	}
+	got, err := b.docs.QueryBatch(t.Context(), &collectionv1.QueryBatchRequest{CollectionId: "c", Queries: []*collectionv1.QueryRequest{
+		{QueryVector: []float32{10.1}, TopK: 1}, {QueryVector: []float32{20.9}, TopK: 2, Filter: even, MetadataFields: []string{"n", "nobody"}},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Results[0].Matches[0].DocId != "d010" || got.Results[1].Matches[0].DocId != "d020" && got.Results[1].Matches[0].DocId != "d022" {
+		t.Errorf("query batch: %v", got)
+	}
+	if raw := string(got.Results[1].Matches[0].Metadata.GetRaw()); raw != `{"n":20}` && raw != `{"n":22}` {
+		t.Errorf("projection: %s", raw)
+	}
+	described, err := b.docs.Describe(t.Context(), &collectionv1.DescribeRequest{CollectionId: "c"})
+	if err != nil || described.DocumentCount != 300 || described.Metric != "l2" || described.Index.GetM() != 16 {
+		t.Errorf("describe: %v %v", described, err)
+	}
+}
+
+func TestRequestIDsMakeWritesHappenOnce(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	const rid = "019a7c11-2233-7abc-8def-001122334455"
+	insert := &collectionv1.InsertRequest{CollectionId: "c", Vector: []float32{1}, RequestId: rid}
+	first, err := b.docs.Insert(t.Context(), insert)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := b.docs.Insert(t.Context(), insert)
+	if err != nil || again.DocId != first.DocId || again.Version != first.Version {
+		t.Errorf("again: %v %v, first %v", again, err, first)
+	}
+	if first.DocId[:13] != rid[:13] || first.DocId[14] != '7' {
+		t.Errorf("minted %s of request id %s: want a UUIDv7 of the same time", first.DocId, rid)
+	}
+	insert.Vector = []float32{2}
+	if _, err = b.docs.Insert(t.Context(), insert); status.Code(err) != codes.InvalidArgument || reasonOf(err) != "REQUEST_ID_REUSED" {
+		t.Errorf("another request under the same id: %v", err)
+	}
+	create := &collectionv1.CreateCollectionRequest{Name: "d", Dimension: 1, Metric: "dot", RequestId: "create-d"}
+	one, err := b.manage.CreateCollection(t.Context(), create)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if two, err := b.manage.CreateCollection(t.Context(), create); err != nil || two.CollectionId != one.CollectionId {
+		t.Errorf("create again: %v %v", two, err)
+	}
+	if n := b.count("c"); n != 1 {
+		t.Errorf("%d documents, want 1", n)
+	}
+}
+
+func reasonOf(err error) string {
+	for _, d := range status.Convert(err).Details() {
+		if i, ok := d.(*errdetails.ErrorInfo); ok {
+			return i.GetReason()
+		}
+	}
+	return ""
+}
+
+func metadataOf(err error, key string) string {
+	for _, d := range status.Convert(err).Details() {
+		if i, ok := d.(*errdetails.ErrorInfo); ok {
+			return i.GetMetadata()[key]
+		}
+	}
+	return ""
+}
+
+func TestDeleteManyByFilterSparesWhatCameLater(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	for i := range 5 {
+		b.upsert("c", fmt.Sprint("old", i), []float32{1}, `{"k":"x"}`)
+	}
+	b.upsert("c", "other", []float32{1}, `{"k":"y"}`)
+	filter := &collectionv1.Filter{Must: []*collectionv1.Condition{{Key: "k", Match: &collectionv1.Match{
+		Value: &collectionv1.Value{Kind: &collectionv1.Value_StringValue{StringValue: "x"}}}}}}
+	r := &collectionv1.DeleteManyRequest{CollectionId: "c", Filter: filter, RequestId: "del"}
+	out, err := b.docs.DeleteMany(t.Context(), r)
+	if err != nil || out.Deleted != 5 {
+		t.Fatalf("first try: %v %v", out, err)
+	}
+	b.upsert("c", "new", []float32{1}, `{"k":"x"}`)
+	if out, err = b.docs.DeleteMany(t.Context(), r); err != nil || out.Deleted != 0 {
+		t.Errorf("the retry deleted what was written after the first try: %v %v", out, err)
+	}
+	if n := b.count("c"); n != 2 {
+		t.Errorf("%d documents are left, want other and new", n)
+	}
+	r.RequestId = ""
+	if out, err = b.docs.DeleteMany(t.Context(), r); err != nil || out.Deleted != 1 {
+		t.Errorf("a new delete: %v %v", out, err)
+	}
+	out, err = b.docs.DeleteMany(t.Context(), &collectionv1.DeleteManyRequest{CollectionId: "c", DocIds: []string{"other", "nobody", "other"}, RequestId: "ids"})
+	if err != nil || out.Deleted != 1 || b.count("c") != 0 {
+		t.Errorf("delete by ids: %v %v", out, err)
+	}
+}
+
+// ingest sends docs as one stream.
+func (b *bench) ingest(docs []*collectionv1.InsertRequest) (*collectionv1.IngestResponse, error) {
+	stream, err := b.docs.IngestBatch(b.t.Context())
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range docs {
+		if err := stream.Send(d); err != nil {
+			if errors.Is(err, io.EOF) {
+				break // the error is CloseAndRecv's
+			}
+			return nil, err
+		}
+	}
+	return stream.CloseAndRecv()
+}
+
+func TestIngestAppliesAStreamOnce(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 2, "l2")
+	var docs []*collectionv1.InsertRequest
+	for i := range 2500 {
+		docs = append(docs, &collectionv1.InsertRequest{DocId: fmt.Sprint("d", i%2400), Vector: []float32{float32(i), 1}})
+	}
+	docs[0].CollectionId, docs[0].RequestId = "c", "stream"
+	docs[7].DocId = "" // minted, the same in both streams
+	out, err := b.ingest(docs)
+	if err != nil || out.Ingested != 2500 || out.Created != 2401 {
+		t.Fatalf("ingest: %v %v", out, err)
+	}
+	versions := func() map[string]uint64 {
+		page, err := b.docs.Scroll(t.Context(), &collectionv1.ScrollRequest{CollectionId: "c", Limit: 10_000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := map[string]uint64{}
+		for _, d := range page.Documents {
+			v[d.DocId] = d.Version
+		}
+		return v
+	}
+	before := versions()
+	again, err := b.ingest(docs)
+	if err != nil || again.Ingested != 2500 || again.Created != out.Created {
+		t.Errorf("the same stream again: %v %v", again, err)
+	}
+	after := versions()
+	if len(before) != len(after) {
+		t.Errorf("%d documents became %d", len(before), len(after))
+	}
+	for id, v := range before {
+		if after[id] != v {
+			t.Fatalf("document %s was written again: version %d became %d", id, v, after[id])
+		}
+	}
+	bad := []*collectionv1.InsertRequest{}
+	for i := range 1500 {
+		bad = append(bad, &collectionv1.InsertRequest{CollectionId: "c", DocId: fmt.Sprint("e", i), Vector: []float32{1, 2}})
+	}
+	bad[1203].Vector = []float32{1, float32(math.NaN())}
+	_, err = b.ingest(bad)
+	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "documents[1203].vector[1]") || metadataOf(err, "acknowledged") != "1000" {
+		t.Errorf("bad row: %v, acknowledged %s", err, metadataOf(err, "acknowledged"))
+	}
+	if n := b.count("c"); n != uint64(len(after))+1000 {
+		t.Errorf("%d documents; want %d and the 1000 acknowledged", n, len(after))
+	}
+	if _, err := b.ingest(nil); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("empty stream: %v", err)
+	}
+	if _, err := b.ingest([]*collectionv1.InsertRequest{{CollectionId: "nobody", Vector: []float32{1}}}); status.Code(err) != codes.NotFound {
+		t.Errorf("unknown collection: %v", err)
+	}
+}
+
+func TestHealthAndReflection(t *testing.T) {
+	b := newBench(t, nil)
+	h := healthv1.NewHealthClient(b.conn)
+	for _, service := range []string{"", "akidb.collection.v1.CollectionService", "akidb.cluster.v1.ClusterService"} {
+		got, err := h.Check(t.Context(), &healthv1.HealthCheckRequest{Service: service})
+		if err != nil || got.Status != healthv1.HealthCheckResponse_SERVING {
+			t.Errorf("health of %q: %v %v", service, got, err)
+		}
+	}
+	if _, err := h.Check(t.Context(), &healthv1.HealthCheckRequest{Service: "nobody"}); status.Code(err) != codes.NotFound {
+		t.Errorf("health of an unknown service: %v", err)
+	}
+	watch, err := h.Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := watch.Recv(); err != nil || got.Status != healthv1.HealthCheckResponse_SERVING {
+		t.Errorf("watch: %v %v", got, err)
+	}
+	stream, err := reflectionv1.NewServerReflectionClient(b.conn).ServerReflectionInfo(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}}); err != nil {
+		t.Fatal(err)
+	}
+	list, err := stream.Recv()
+	if err != nil || !strings.Contains(list.String(), "akidb.collection.v1.CollectionManagementService") {
+		t.Errorf("reflection: %v %v", list, err)
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	st, err := b.ops.Status(t.Context(), &clusterv1.StatusRequest{})
+	if err != nil || st.NodeId != "n1" || st.State != "leader" || !st.Ready || len(st.StateHash) != 32 {
+		t.Errorf("status: %v %v", st, err)
+	}
+	members, err := b.ops.Members(t.Context(), &clusterv1.MembersRequest{})
+	if err != nil || len(members.Members) != 1 || !members.Members[0].Leader {
+		t.Errorf("members: %v %v", members, err)
+	}
+	if leader, err := b.ops.Leader(t.Context(), &clusterv1.LeaderRequest{}); err != nil || leader.NodeId != "n1" || leader.Term == 0 {
+		t.Errorf("leader: %v %v", leader, err)
+	}
+	if v, err := b.ops.Verify(t.Context(), &clusterv1.VerifyRequest{}); err != nil || !v.Equal || len(v.Members) != 1 {
+		t.Errorf("verify: %v %v", v, err)
+	}
+}
+
+func TestTheGuardKeepsRequestsApart(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	b := newBench(t, func(c *Config) {
+		c.MaxInFlight = 1
+		c.UnaryInterceptors = []grpc.UnaryServerInterceptor{
+			func(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+				switch r := req.(type) {
+				case *collectionv1.GetRequest:
+					if r.DocId == "panic" {
+						panic("on purpose")
+					}
+				case *collectionv1.CountRequest:
+					entered <- struct{}{}
+					<-release
+				}
+				return next(ctx, req)
+			}}
+	})
+	b.create("c", 1, "l2")
+	_, err := b.docs.Get(t.Context(), &collectionv1.GetRequest{CollectionId: "c", DocId: "panic"})
+	if status.Code(err) != codes.Internal || reasonOf(err) != "PANIC" {
+		t.Errorf("panic over gRPC: %v", err)
+	}
+	if r := b.do("GET", "/api/v1/collections/c/docs/panic", ""); r.status != 500 || r.at("error", "details", "reason") != "PANIC" {
+		t.Errorf("panic over REST: %d %s", r.status, r.text)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.docs.Count(t.Context(), &collectionv1.CountRequest{CollectionId: "c"})
+		done <- err
+	}()
+	<-entered
+	_, err = b.docs.Get(t.Context(), &collectionv1.GetRequest{CollectionId: "c", DocId: "a"})
+	if status.Code(err) != codes.ResourceExhausted || reasonOf(err) != "TOO_MANY_REQUESTS" {
+		t.Errorf("second request: %v", err)
+	}
+	if r := b.do("GET", "/api/v1/collections/c/docs/a", ""); r.status != 429 || r.header.Get("Retry-After") != "1" {
+		t.Errorf("second request over REST: %d %s", r.status, r.text)
+	}
+	if _, err := b.ops.Status(t.Context(), &clusterv1.StatusRequest{}); err != nil {
+		t.Errorf("status of a busy server: %v", err)
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProtobufThatCannotBeDecoded(t *testing.T) {
+	b := newBench(t, nil)
+	err := b.conn.Invoke(t.Context(), collectionv1.CollectionService_Query_FullMethodName, &rawMessage{[]byte{0xff, 0xff, 0xff}},
+		&rawMessage{}, grpc.ForceCodec(rawCodec{}))
+	if c := status.Code(err); c != codes.Internal && c != codes.InvalidArgument {
+		t.Errorf("damaged message: %v", err)
+	}
+	if _, err := b.manage.ListCollections(t.Context(), &collectionv1.ListCollectionsRequest{}); err != nil {
+		t.Errorf("the server does not answer afterwards: %v", err)
+	}
+}
+
+// rawCodec sends bytes as they are.
+type rawCodec struct{}
+
+type rawMessage struct{ b []byte }
+
+func (rawCodec) Marshal(v any) ([]byte, error)      { return v.(*rawMessage).b, nil }
+func (rawCodec) Unmarshal(data []byte, v any) error { v.(*rawMessage).b = data; return nil }
+func (rawCodec) Name() string                       { return "proto" }
