@@ -48,7 +48,7 @@ func sources(t *testing.T) []source {
 		if err != nil {
 			return err
 		}
-		if !ast.IsGenerated(file) {
+		if !ast.IsGenerated(file) && !deliberateFaults(file) {
 			out = append(out, source{filepath.ToSlash(path), strings.HasSuffix(name, "_test.go"), file, set})
 		}
 		return nil
@@ -57,6 +57,19 @@ func sources(t *testing.T) []source {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// deliberateFaults: code that only builds with the tag akidb_mutants, which shows
+// that the fault-injection harness finds faults, is in no binary for use.
+func deliberateFaults(f *ast.File) bool {
+	for _, g := range f.Comments {
+		for _, c := range g.List {
+			if c.Text == "//go:build akidb_mutants" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // constantVars are package-level variables that are never written after they are

@@ -206,3 +206,20 @@ func TestAStatusPassesAsItIs(t *testing.T) {
 		t.Error("a wrapped status lost its code")
 	}
 }
+
+// TestEveryReasonIsDocumented keeps docs/errors.md whole.
+func TestEveryReasonIsDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../docs/errors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reasons := []string{reasonInvalid, reasonMalformedJSON, reasonTooLarge, reasonBusy, reasonPanic, reasonRetired, reasonNoRoute, reasonNoMethod, "INTERNAL"}
+	for _, r := range errorRules {
+		reasons = append(reasons, r.reason)
+	}
+	for _, r := range reasons {
+		if !strings.Contains(string(doc), "`"+r+"`") {
+			t.Errorf("docs/errors.md does not know the reason %s", r)
+		}
+	}
+}
