@@ -24,12 +24,12 @@ var benchDims = []int{64, 128, 384, 768, 784}
 // benchRows runs scan on batches of ids of rows that take rowBytes each.
 func benchRows(b *testing.B, rowBytes int, scan func(ids []uint32)) {
 	for _, mode := range []struct {
-		name string
-		rows int
-	}{{"hot", benchBatch}, {"random", benchArenaBytes / rowBytes}} {
+		name      string
+		rows, ids int
+	}{{"hot", benchBatch, 1 << 10}, {"random", benchArenaBytes / rowBytes, 1 << 20}} {
 		b.Run(mode.name, func(b *testing.B) {
 			r := rand.New(rand.NewPCG(1, uint64(rowBytes)))
-			ids := make([]uint32, 1<<20)
+			ids := make([]uint32, mode.ids)
 			for i := range ids {
 				ids[i] = uint32(r.IntN(mode.rows))
 			}

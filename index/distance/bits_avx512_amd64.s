@@ -4,8 +4,9 @@
 
 #include "textflag.h"
 
-// Registers of the kernels on bits: one row at a time, the one after it being
-// prefetched (the last row has itself).
+// Registers of the kernels on bits: one row at a time. Eight rows are asked for
+// before anything else, then the row eight ahead while one is worked on: rows
+// are short, and memory takes as long for them as for long ones.
 #define QUERY SI
 #define OFF   AX
 #define END   BX // byte length of the whole blocks of 8 words of a row
@@ -16,6 +17,9 @@
 #define NEXT  R11
 #define BASE  R12
 #define STRIDE R13 // in bytes
+#define COUNT CX
+#define AHEAD DX
+#define LAST  R14 // offset of the last byte of a row
 
 // LOAD_ARGS also sets END and K1, the words behind the last whole block, from
 // the number of words of a row in DX.
@@ -27,6 +31,7 @@
 	MOVQ ids_len+64(FP), LEFT    \
 	MOVQ out_base+80(FP), OUT    \
 	SHLQ $3, STRIDE              \
+	LEAQ -1(DX*8), LAST          \
 	MOVQ DX, CX                  \
 	ANDQ $7, CX                  \
 	SUBQ CX, DX                  \
@@ -34,19 +39,43 @@
 	MOVQ $1, DX                  \
 	SHLQ CX, DX                  \
 	DECQ DX                      \
-	KMOVW DX, K1                 \
-	MOVL (IDS), NEXT             \
-	IMULQ STRIDE, NEXT           \
-	ADDQ BASE, NEXT
+	KMOVW DX, K1
 
-// NEXT_ROW: ROW = NEXT; if LEFT > 1 { NEXT = BASE + ids[1]*STRIDE }
+// PREFETCH_FIRST: for id in ids[:min(8, len(ids))] { prefetch the row }, if there
+// are more than three rows; fewer gain nothing by it
+#define PREFETCH_FIRST(row, line, start) \
+	CMPQ    LEFT, $3            \
+	JLE     start               \
+	MOVQ    $8, COUNT           \
+	CMPQ    LEFT, COUNT         \
+	CMOVQLT LEFT, COUNT         \
+	MOVQ    IDS, AHEAD          \
+row: \
+	MOVL    (AHEAD), NEXT       \
+	IMULQ   STRIDE, NEXT        \
+	ADDQ    BASE, NEXT          \
+	XORQ    OFF, OFF            \
+line: \
+	PREFETCHT0 (NEXT)(OFF*1)    \
+	ADDQ    $64, OFF            \
+	CMPQ    OFF, LAST           \
+	JLT     line                \
+	PREFETCHT0 (NEXT)(LAST*1)   \
+	ADDQ    $4, AHEAD           \
+	DECQ    COUNT               \
+	JNZ     row
+
+// NEXT_ROW: ROW = BASE + ids[0]*STRIDE; if LEFT > 8 { NEXT = BASE + ids[8]*STRIDE } else { NEXT = ROW }
 #define NEXT_ROW(last) \
-	MOVQ NEXT, ROW      \
-	CMPQ LEFT, $1       \
-	JEQ  last           \
-	MOVL 4(IDS), NEXT   \
+	MOVL  (IDS), ROW    \
+	IMULQ STRIDE, ROW   \
+	ADDQ  BASE, ROW     \
+	MOVQ  ROW, NEXT     \
+	CMPQ  LEFT, $8      \
+	JLE   last          \
+	MOVL  32(IDS), NEXT \
 	IMULQ STRIDE, NEXT  \
-	ADDQ BASE, NEXT
+	ADDQ  BASE, NEXT
 
 // STORE_SUM: out = the sum of the int64 lanes of Z0
 #define STORE_SUM \
@@ -65,6 +94,7 @@
 TEXT ·hammingRowsAVX512(SB), NOSPLIT, $0-104
 	MOVQ query_len+8(FP), DX
 	LOAD_ARGS
+	PREFETCH_FIRST(ahead, line, row)
 
 row:
 	NEXT_ROW(start)
@@ -87,6 +117,7 @@ block: // sum += OnesCount64(query[w] ^ row[w]), 8 words
 
 tail: // the last 0 to 7 words
 	PREFETCHT0 (NEXT)(OFF*1)
+	PREFETCHT0 (NEXT)(LAST*1)
 	VMOVDQU64.Z (QUERY)(OFF*1), K1, Z2
 	VPXORQ.Z    (ROW)(OFF*1), Z2, K1, Z2
 	VPOPCNTQ    Z2, Z2
@@ -99,10 +130,13 @@ tail: // the last 0 to 7 words
 // func dotBits4RowsAVX512(query, base []uint64, stride int, ids []uint32, out []int32)
 TEXT ·dotBits4RowsAVX512(SB), NOSPLIT, $0-104
 	MOVQ query_len+8(FP), DX
-	SHRQ $2, DX      // words of a plane
-	LEAQ (DX*8), R14 // bytes of a plane
-	LEAQ (R14)(R14*2), R15
+	SHRQ $2, DX // words of a plane
 	LOAD_ARGS
+	PREFETCH_FIRST(ahead, line, planes)
+
+planes:
+	LEAQ 1(LAST), R15      // bytes of a plane
+	LEAQ (R15)(R15*2), CX
 
 row:
 	NEXT_ROW(start)
@@ -121,9 +155,9 @@ block: // sum[p] += OnesCount64(query[p*n+w] & row[w]), 8 words
 	PREFETCHT0 (NEXT)(OFF*1)
 	VMOVDQU64 (ROW)(OFF*1), Z4
 	VPANDQ    (DX), Z4, Z5
-	VPANDQ    (DX)(R14*1), Z4, Z6
-	VPANDQ    (DX)(R14*2), Z4, Z7
-	VPANDQ    (DX)(R15*1), Z4, Z4
+	VPANDQ    (DX)(R15*1), Z4, Z6
+	VPANDQ    (DX)(R15*2), Z4, Z7
+	VPANDQ    (DX)(CX*1), Z4, Z4
 	VPOPCNTQ  Z5, Z5
 	VPOPCNTQ  Z6, Z6
 	VPOPCNTQ  Z7, Z7
@@ -139,11 +173,12 @@ block: // sum[p] += OnesCount64(query[p*n+w] & row[w]), 8 words
 
 tail: // the last 0 to 7 words
 	PREFETCHT0 (NEXT)(OFF*1)
+	PREFETCHT0 (NEXT)(LAST*1)
 	VMOVDQU64.Z (ROW)(OFF*1), K1, Z4
 	VPANDQ.Z    (DX), Z4, K1, Z5
-	VPANDQ.Z    (DX)(R14*1), Z4, K1, Z6
-	VPANDQ.Z    (DX)(R14*2), Z4, K1, Z7
-	VPANDQ.Z    (DX)(R15*1), Z4, K1, Z4
+	VPANDQ.Z    (DX)(R15*1), Z4, K1, Z6
+	VPANDQ.Z    (DX)(R15*2), Z4, K1, Z7
+	VPANDQ.Z    (DX)(CX*1), Z4, K1, Z4
 	VPOPCNTQ    Z5, Z5
 	VPOPCNTQ    Z6, Z6
 	VPOPCNTQ    Z7, Z7
