@@ -128,8 +128,11 @@ func Pool(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// ClientTLS trusts the authority in path.
+// ClientTLS trusts the authority in path, or the system's if path is empty.
 func ClientTLS(path string) (*tls.Config, error) {
+	if path == "" {
+		return &tls.Config{MinVersion: tls.VersionTLS13}, nil
+	}
 	pool, err := Pool(path)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/akidb/akidb/client"
+	"github.com/akidb/akidb/rpc"
+	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
+)
+
+func newCluster() *cobra.Command {
+	var conn connection
+	cmd := &cobra.Command{Use: "cluster", Short: "Look at a cluster and change it"}
+	conn.addFlags(cmd)
+	asJSON := cmd.PersistentFlags().Bool("json", false, "print JSON")
+	cmd.AddCommand(newClusterStatus(&conn, asJSON), newClusterMembers(&conn, asJSON), newClusterAdd(&conn),
+		newClusterRemove(&conn), newClusterPromote(&conn), newClusterTransfer(&conn), newClusterVerify(&conn, asJSON),
+		newClusterSnapshot(&conn), newClusterAlarms(&conn, asJSON), newClusterRecover())
+	return cmd
+}
+
+// nodeStatus is one endpoint's answer.
+type nodeStatus struct {
+	Endpoint string                    `json:"endpoint"`
+	Status   *clusterv1.StatusResponse `json:"-"`
+	JSON     json.RawMessage           `json:"status,omitempty"`
+	Error    string                    `json:"error,omitempty"`
+}
+
+// askAll asks every endpoint at once.
+func askAll(ctx context.Context, cl *client.Client) []nodeStatus {
+	settle(ctx, cl)
+	eps := cl.Endpoints()
+	out := make([]nodeStatus, len(eps))
+	var wg sync.WaitGroup
+	for i, e := range eps {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			st, err := cl.Status(ctx, e.Addr)
+			out[i] = nodeStatus{Endpoint: e.Addr, Status: st}
+			if err != nil {
+				out[i].Error = err.Error()
+			} else {
+				out[i].JSON = rpc.EncodeJSON(st)
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+func newClusterStatus(conn *connection, asJSON *bool) *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Ask every endpoint how it is; fails if one is not ready", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return conn.with(func(cl *client.Client) error {
+				all := askAll(cmd.Context(), cl)
+				var err error
+				if *asJSON {
+					err = json.NewEncoder(cmd.OutOrStdout()).Encode(all)
+				} else {
+					err = printStatus(cmd.OutOrStdout(), all)
+				}
+				for _, s := range all {
+					if err == nil && !s.Status.GetReady() {
+						err = errSilent
+					}
+				}
+				return err
+			})
+		},
+	}
+}
+
+func printStatus(w io.Writer, all []nodeStatus) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "ENDPOINT\tNODE\tSTATE\tTERM\tCOMMIT\tAPPLIED\tSNAPSHOT\tREADY\tSTATE HASH\tGRAPH HASH")
+	for _, s := range all {
+		st := s.Status
+		if st == nil {
+			fmt.Fprintf(tw, "%s\t-\tunreachable\t\t\t\t\tno\t%s\t\n", s.Endpoint, shorten(s.Error, 80))
+			continue
+		}
+		state := st.State
+		if !st.Voter {
+			state += " (no vote)"
+		}
+		ready := "yes"
+		if !st.Ready {
+			ready = "no: " + st.NotReadyReason
+		}
+		graph := st.GraphHash
+		if !st.GraphIdle {
+			graph = "building"
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%.12s\t%.12s\n", s.Endpoint, st.NodeId, state, st.Term, st.CommitIndex, st.AppliedIndex, st.SnapshotIndex, ready, st.StateHash, graph)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	seen := map[string]bool{}
+	for _, s := range all {
+		for _, a := range s.Status.GetAlarms() {
+			if key := a.Kind + a.NodeId; !seen[key] {
+				seen[key] = true
+				fmt.Fprintf(w, "ALARM %s on %s: %s\n", a.Kind, a.NodeId, a.Message)
+			}
+		}
+	}
+	return nil
+}
+
+func newClusterMembers(conn *connection, asJSON *bool) *cobra.Command {
+	return &cobra.Command{
+		Use: "members", Short: "List the members", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return conn.with(func(cl *client.Client) error {
+				out, err := cl.Members(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return printJSON(cmd.OutOrStdout(), out)
+				}
+				tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+				fmt.Fprintln(tw, "NODE\tROLE\tHEALTH\tRAFT\tGRPC\tREST\tAPPLIED\tVERSION\tZONE")
+				for _, m := range out.Members {
+					role := "replica"
+					switch {
+					case m.Leader:
+						role = "leader"
+					case m.Voter:
+						role = "voter"
+					}
+					fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\n", m.NodeId, role, m.Health, m.RaftAddr, m.GrpcAddr, m.RestAddr, m.AppliedIndex, m.Version, m.Zone)
+				}
+				return tw.Flush()
+			})
+		},
+	}
+}
+
+func newClusterAdd(conn *connection) *cobra.Command {
+	var voter bool
+	cmd := &cobra.Command{
+		Use: "add NODE-ID RAFT-ADDR", Short: "Add a node as a read replica; autopilot gives it a vote if there is room", Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return conn.with(func(cl *client.Client) error {
+				_, err := cl.AddMember(cmd.Context(), &clusterv1.AddMemberRequest{NodeId: args[0], RaftAddr: args[1], Voter: voter})
+				return said(cmd, err, "added %s at %s\n", args[0], args[1])
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&voter, "voter", false, "let it vote at once")
+	return cmd
+}
+
+// said prints what was done, if it was.
+func said(cmd *cobra.Command, err error, format string, args ...any) error {
+	if err == nil {
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), format, args...)
+	}
+	return err
+}
+
+func newClusterRemove(conn *connection) *cobra.Command {
+	return &cobra.Command{
+		Use: "remove NODE-ID", Short: "Take a node that left for good out of the cluster", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return conn.with(func(cl *client.Client) error {
+				_, err := cl.RemoveMember(cmd.Context(), &clusterv1.RemoveMemberRequest{NodeId: args[0]})
+				return said(cmd, err, "removed %s\n", args[0])
+			})
+		},
+	}
+}
+
+func newClusterPromote(conn *connection) *cobra.Command {
+	return &cobra.Command{
+		Use: "promote NODE-ID", Short: "Give a read replica a vote", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return conn.with(func(cl *client.Client) error {
+				_, err := cl.PromoteMember(cmd.Context(), &clusterv1.PromoteMemberRequest{NodeId: args[0]})
+				return said(cmd, err, "%s votes\n", args[0])
+			})
+		},
+	}
+}
+
+func newClusterTransfer(conn *connection) *cobra.Command {
+	return &cobra.Command{
+		Use: "transfer-leader [NODE-ID]", Short: "Hand leadership to a voter", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := &clusterv1.TransferLeaderRequest{}
+			if len(args) > 0 {
+				req.NodeId = args[0]
+			}
+			return conn.with(func(cl *client.Client) error {
+				out, err := cl.TransferLeader(cmd.Context(), req)
+				return said(cmd, err, "%s leads\n", out.GetLeaderId())
+			})
+		},
+	}
+}
+
+func newClusterVerify(conn *connection, asJSON *bool) *cobra.Command {
+	return &cobra.Command{
+		Use: "verify", Short: "Compare state and graph hashes of all members at one log index; fails unless all are equal", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return conn.with(func(cl *client.Client) error {
+				out, err := cl.Verify(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					err = printJSON(cmd.OutOrStdout(), out)
+				} else {
+					err = printVerify(cmd.OutOrStdout(), out)
+				}
+				if err == nil && !verified(out) {
+					err = errSilent
+				}
+				return err
+			})
+		},
+	}
+}
+
+// verified is true if every member answered and all agree.
+func verified(v *clusterv1.VerifyResponse) bool {
+	for _, m := range v.Members {
+		if m.Error != "" {
+			return false
+		}
+	}
+	return v.Equal
+}
+
+func printVerify(w io.Writer, v *clusterv1.VerifyResponse) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "NODE\tAPPLIED\tSTATE HASH\tGRAPH HASH\t")
+	for _, m := range v.Members {
+		fmt.Fprintf(tw, "%s\t%d\t%s\t%s\t%s\n", m.NodeId, m.AppliedIndex, m.StateHash, m.GraphHash, m.Error)
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	word := "equal"
+	if !verified(v) {
+		word = "NOT EQUAL, or not everybody answered"
+	}
+	_, err := fmt.Fprintf(w, "%s at log index %d\n", word, v.AppliedIndex)
+	return err
+}
+
+func newClusterSnapshot(conn *connection) *cobra.Command {
+	return &cobra.Command{
+		Use: "snapshot", Short: "Make every endpoint take a Raft snapshot now", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return conn.with(func(cl *client.Client) error {
+				settle(cmd.Context(), cl)
+				for _, e := range cl.Endpoints() {
+					out, err := cl.Snapshot(cmd.Context(), e.Addr)
+					if err := said(cmd, err, "%s: snapshot at log index %d, term %d\n", e.Addr, out.GetIndex(), out.GetTerm()); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func newClusterAlarms(conn *connection, asJSON *bool) *cobra.Command {
+	var clear []string
+	cmd := &cobra.Command{
+		Use: "alarms", Short: "List the alarms, or clear one whose cause is gone", Args: cobra.NoArgs,
+		Example: "  akidb cluster alarms --clear NOSPACE,n2",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return conn.with(func(cl *client.Client) error {
+				if len(clear) > 0 {
+					if len(clear) != 2 {
+						return fmt.Errorf("--clear: want KIND,NODE-ID")
+					}
+					_, err := cl.ClearAlarm(cmd.Context(), &clusterv1.ClearAlarmRequest{Kind: clear[0], NodeId: clear[1]})
+					return said(cmd, err, "cleared %s of %s\n", clear[0], clear[1])
+				}
+				out, err := cl.ListAlarms(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if *asJSON {
+					return printJSON(cmd.OutOrStdout(), out)
+				}
+				for _, a := range out.Alarms {
+					fmt.Fprintf(cmd.OutOrStdout(), "%s on %s since %s: %s\n", a.Kind, a.NodeId, a.RaisedAt, a.Message)
+				}
+				return said(cmd, nil, "%d alarms\n", len(out.Alarms))
+			})
+		},
+	}
+	cmd.Flags().StringSliceVar(&clear, "clear", nil, "KIND,NODE-ID of the alarm to clear")
+	return cmd
+}
