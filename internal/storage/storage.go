@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -252,7 +253,9 @@ func (d *DB) close(flush bool) error {
 func openError(dir string, err error) error {
 	err = mapError(err)
 	if !errors.Is(err, ErrCorrupt) &&
-		(errors.Is(err, fs.ErrNotExist) || errors.Is(err, pebble.ErrDBDoesNotExist)) {
+		(errors.Is(err, fs.ErrNotExist) || errors.Is(err, pebble.ErrDBDoesNotExist) ||
+			// Pebble does not mark the error of a file that was cut off.
+			strings.Contains(err.Error(), "object size mismatch")) {
 		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return fmt.Errorf("storage: open %s: %w", dir, err)
