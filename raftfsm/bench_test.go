@@ -80,3 +80,31 @@ func BenchmarkSearchOverhead(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkOpen opens a store of 20,000 documents of 256 dimensions.
+func BenchmarkOpen(b *testing.B) {
+	const n, dim = 20_000, 256
+	h := newHarness(b, Config{Dir: b.TempDir(), IndexWorkers: 1})
+	h.must(createCmd("c1", "docs", dim))
+	rng := rand.New(rand.NewPCG(1, 2))
+	v := make([]float32, dim)
+	for i := 0; i < n; i += 100 {
+		ws := make([]*fsmv1.Write, 100)
+		for k := range ws {
+			for j := range v {
+				v[j] = rng.Float32()
+			}
+			ws[k] = upsert(fmt.Sprintf("document-%012d", i+k), `{"title":"a title","year":1999}`, v...)
+		}
+		h.must(writeCmd("c1", ws...))
+	}
+	for b.Loop() {
+		b.StopTimer()
+		if err := h.f.Close(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+		h.open()
+	}
+	b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "documents/s")
+}

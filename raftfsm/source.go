@@ -28,6 +28,11 @@ var _ index.Source = (*source)(nil)
 func (s *source) Scan(from index.Slot, fn func(index.Entry) error) (err error) {
 	snap := s.db.NewSnapshot()
 	defer func() { err = errors.Join(err, snap.Close()) }()
+	vectors, err := s.vectors(snap, from)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, vectors.Close()) }()
 	vec := make([]float32, s.dimension)
 	return scanSlots(snap, s.number, from, func(slot index.Slot, deadAt uint64, value func() ([]byte, error)) error {
 		if deadAt != 0 && deadAt <= s.sealed.Load() {
@@ -41,11 +46,43 @@ func (s *source) Scan(from index.Slot, fn func(index.Entry) error) (err error) {
 		if err != nil {
 			return err
 		}
-		if err := s.readVector(snap, slot, vec); err != nil {
+		if err := s.nextVector(vectors, slot, vec); err != nil {
 			return err
 		}
 		return fn(index.Entry{Slot: slot, Vector: vec, Payload: sr.metadata, DeadAt: deadAt})
 	})
+}
+
+func (s *source) vectors(r storage.Reader, from index.Slot) (*storage.Iterator, error) {
+	_, upper := numberRange(prefixVector, s.number)
+	return r.Iterate(appendSlotKey(nil, prefixVector, s.number, from), upper)
+}
+
+// nextVector moves to the vector of a slot, which is most often the next one.
+func (s *source) nextVector(it *storage.Iterator, slot index.Slot, dst []float32) error {
+	for it.Next() {
+		at, err := slotOfKey(it.Key())
+		if err != nil {
+			return err
+		}
+		if at < slot {
+			continue
+		}
+		v, err := it.Value()
+		if err != nil {
+			return err
+		}
+		if at > slot || len(v) != 4*len(dst) {
+			return s.badVector(slot, len(v), len(dst))
+		}
+		decodeVector(dst, v)
+		return nil
+	}
+	return s.badVector(slot, 0, len(dst))
+}
+
+func (s *source) badVector(slot index.Slot, have, dimension int) error {
+	return fmt.Errorf("%w: vector of slot %d of collection %d is missing or has %d bytes instead of %d", ErrCorrupt, slot, s.number, have, 4*dimension)
 }
 
 // Vector reads one vector.
@@ -60,7 +97,7 @@ func (s *source) readVector(r storage.Reader, slot index.Slot, dst []float32) er
 		return err
 	}
 	if !ok || len(b) != 4*len(dst) {
-		return fmt.Errorf("%w: vector of slot %d of collection %d is missing or has %d bytes instead of %d", ErrCorrupt, slot, s.number, len(b), 4*len(dst))
+		return s.badVector(slot, len(b), len(dst))
 	}
 	decodeVector(dst, b)
 	return nil
