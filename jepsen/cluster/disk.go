@@ -24,12 +24,12 @@ func (n *Node) prepareDisk() error {
 	switch n.c.cfg.Disk {
 	case DiskSmall:
 		opts := fmt.Sprintf("size=%d", smallDiskBytes)
-		if err := syscall.Mount("jepsen", n.DataDir, "tmpfs", 0, opts); err != nil {
+		if err := syscall.Mount("jepsen-"+n.c.cfg.Tag, n.DataDir, "tmpfs", 0, opts); err != nil {
 			return fmt.Errorf("cluster: mount a small disk for %s: %w", n.ID, err)
 		}
 		n.mounted = true
 	case DiskFuse:
-		fs, err := mountForgetful(filepath.Join(n.c.cfg.Dir, "backing", n.ID), n.DataDir)
+		fs, err := mountForgetful("jepsen-"+n.c.cfg.Tag, filepath.Join(n.c.cfg.Dir, "backing", n.ID), n.DataDir)
 		if err != nil {
 			return fmt.Errorf("cluster: mount a forgetful disk for %s: %w", n.ID, err)
 		}
@@ -118,7 +118,7 @@ func (n *Node) LosePower(seed uint64) (lost int, err error) {
 	if lost, err = old.losePower(seed); err != nil {
 		return lost, err
 	}
-	n.fuse, err = mountForgetful(old.backing, n.DataDir)
+	n.fuse, err = mountForgetful("jepsen-"+n.c.cfg.Tag, old.backing, n.DataDir)
 	return lost, err
 }
 
@@ -128,14 +128,21 @@ func Sweep(tag string) []string {
 	var swept []string
 	entries, _ := os.ReadDir("/var/run/netns")
 	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), "akj"+tag) && ip("netns del "+e.Name()) == nil {
+		if strings.HasPrefix(e.Name(), "akj"+tag+"-") && ip("netns del "+e.Name()) == nil {
 			swept = append(swept, "namespace "+e.Name())
 		}
 	}
 	links, _ := os.ReadDir("/sys/class/net")
 	for _, l := range links {
-		if strings.HasPrefix(l.Name(), "akj"+tag) && ip("link del "+l.Name()) == nil {
+		mine := l.Name() == "akj"+tag || strings.HasPrefix(l.Name(), "akj"+tag+".")
+		if mine && ip("link del "+l.Name()) == nil {
 			swept = append(swept, "link "+l.Name())
+		}
+	}
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "jepsen-"+tag && syscall.Unmount(f[1], syscall.MNT_DETACH) == nil {
+			swept = append(swept, "mount "+f[1])
 		}
 	}
 	return swept

@@ -47,7 +47,7 @@ type undoStep struct {
 }
 
 // mountForgetful mounts backing at dir. It needs root and /dev/fuse.
-func mountForgetful(backing, dir string) (*forgetfulFS, error) {
+func mountForgetful(source, backing, dir string) (*forgetfulFS, error) {
 	if err := os.MkdirAll(backing, 0o755); err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func mountForgetful(backing, dir string) (*forgetfulFS, error) {
 	}
 	root.RootNode = &forgetfulNode{LoopbackNode: fs.LoopbackNode{RootData: root}, fs: f}
 	server, err := fs.Mount(dir, root.RootNode, &fs.Options{MountOptions: fuse.MountOptions{
-		DirectMountStrict: true, FsName: "jepsen", Name: "forgetful", AllowOther: true, MaxWrite: 1 << 20,
+		DirectMountStrict: true, FsName: source, Name: "forgetful", AllowOther: true, MaxWrite: 1 << 20,
 	}})
 	if err != nil {
 		return nil, err

@@ -24,7 +24,7 @@ func mountTest(t *testing.T) (*forgetfulFS, string) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	f, err := mountForgetful(filepath.Join(root, "backing", "n1"), dir)
+	f, err := mountForgetful("jepsen-test", filepath.Join(root, "backing", "n1"), dir)
 	if err != nil {
 		t.Skipf("cannot mount: %v", err)
 	}

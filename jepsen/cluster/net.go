@@ -100,7 +100,7 @@ func run(stdin []byte, name string, args ...string) error {
 func (x *namespaces) place(n *Node) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	inner, outer := fmt.Sprintf("akj%sv%d", x.tag, n.Num), fmt.Sprintf("akj%sh%d", x.tag, n.Num)
+	inner, outer := fmt.Sprintf("akj%s.v%d", x.tag, n.Num), fmt.Sprintf("akj%s.h%d", x.tag, n.Num)
 	for _, args := range []string{
 		"netns add " + x.ns(n),
 		"link add " + outer + " type veth peer name " + inner,

@@ -29,6 +29,7 @@ type Node struct {
 	bin     string
 	proc    *process
 	paused  bool
+	crashed bool // the last process ended without being asked to
 	mounted bool
 	fuse    *forgetfulFS
 	cgroup  string
@@ -107,7 +108,7 @@ func (n *Node) Start() error {
 	fmt.Fprintf(log, "--- jepsen: start %s\n", time.Now().Format(time.RFC3339Nano))
 	cmd := n.c.net.command(n, n.bin, n.args())
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = append(os.Environ(), n.c.cfg.Env...)
+	cmd.Env = append(append(os.Environ(), n.c.cfg.Env...), "JEPSEN_CLOCK_FILE="+n.ClockFile())
 	// The kernel kills the process should the harness die without cleaning up; a
 	// group of its own keeps the terminal's interrupt away from it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -125,6 +126,7 @@ func (n *Node) Start() error {
 func (n *Node) reap(p *process) {
 	_ = p.cmd.Wait()
 	n.mu.Lock()
+	n.crashed = !p.wanted
 	if !p.wanted {
 		n.exits = append(n.exits, Exit{n.ID, time.Now(), p.cmd.ProcessState.String()})
 	}
@@ -137,6 +139,21 @@ func (n *Node) reap(p *process) {
 
 // LogFile is where the process writes.
 func (n *Node) LogFile() string { return filepath.Join(n.c.cfg.Dir, "logs", n.ID+".log") }
+
+// ClockFile holds the offset of the node's clock, if its binary reads one.
+func (n *Node) ClockFile() string { return filepath.Join(n.c.cfg.Dir, "logs", n.ID+".clock") }
+
+// Supervise starts the process again if it ended without being asked to, as a
+// service manager would, and says whether it did.
+func (n *Node) Supervise() (bool, error) {
+	n.mu.Lock()
+	crashed := n.proc == nil && n.crashed
+	n.mu.Unlock()
+	if !crashed {
+		return false, nil
+	}
+	return true, n.Start()
+}
 
 // signal sends sig to the process, if there is one.
 func (n *Node) signal(sig syscall.Signal, last bool) *process {

@@ -48,6 +48,8 @@ type Event struct {
 	Key     string `json:"key,omitempty"`
 	Value   Value  `json:"value,omitzero"`
 	Error   string `json:"error,omitempty"`
+	// Served: the database answered, if only with a refusal.
+	Served bool `json:"served,omitempty"`
 }
 
 // Value is the input of an invocation or the output of a completion. Each
@@ -114,6 +116,8 @@ type Op struct {
 	Return  int64 // Forever if the outcome is unknown
 	Type    Type
 	Error   string
+	Served  bool
+	Ended   int64 // when the client gave up or got an answer; 0: never
 }
 
 // String shows an operation on one line.
@@ -237,7 +241,7 @@ func Ops(events []Event) ([]Op, error) {
 		}
 		delete(open, e.Process)
 		op := &ops[at]
-		op.Type, op.Out, op.Error = e.Type, e.Value, e.Error
+		op.Type, op.Out, op.Error, op.Served, op.Ended = e.Type, e.Value, e.Error, e.Served, e.TimeNs
 		if e.Type != Info {
 			op.Return = e.TimeNs
 		}

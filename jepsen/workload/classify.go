@@ -6,8 +6,10 @@ import (
 	"errors"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/akidb/akidb/client"
 	"github.com/akidb/akidb/jepsen/history"
 )
 
@@ -70,6 +72,14 @@ func Classify(read bool, err error) history.Type {
 	if read || errors.As(err, &definite) {
 		return history.Fail
 	}
+	// The Go client's own class covers all attempts of a call; the server's, in
+	// the ErrorInfo of the last attempt, speaks of that one alone.
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		if e.Class == client.NotApplied || e.Class == client.Permanent {
+			return history.Fail
+		}
+		return history.Info
+	}
 	switch Info(err).GetMetadata()["class"] {
 	case classNotApplied, classPermanent:
 		return history.Fail
@@ -77,9 +87,29 @@ func Classify(read bool, err error) history.Type {
 	return history.Info
 }
 
+// Served says whether the database answered, if only with a refusal: what the
+// availability of a run is counted by.
+func Served(err error) bool {
+	if err == nil {
+		return true
+	}
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		return e.Class == client.Permanent
+	}
+	if info := Info(err); info != nil {
+		return info.GetMetadata()["class"] == classPermanent
+	}
+	// A workload's own reason not to send something is no failure of the database.
+	var definite definiteError
+	return errors.As(err, &definite) && status.Code(definite.err) == codes.Unknown
+}
+
 // answer turns the errors that are answers of the state into a result; ok is
 // false for all other errors.
 func answer(err error) (result string, ok bool) {
+	if Classify(false, err) != history.Fail {
+		return "", false
+	}
 	switch Reason(err) {
 	case reasonDocumentExists, reasonCollectionExists:
 		return "exists", true

@@ -109,7 +109,7 @@ func (d *Driver) do(ctx context.Context, w *driven, op *Op, phase string) histor
 	}
 	d.rec.Add(e)
 	out, err := op.Do(ctx, op.Conn)
-	e.Type, e.Value = Classify(op.Read, err), out
+	e.Type, e.Value, e.Served = Classify(op.Read, err), out, Served(err)
 	if err != nil {
 		e.Error = err.Error()
 		if e.Type != history.OK {

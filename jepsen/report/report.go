@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package report writes what a run showed: plots, figures and a page.
+package report
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/akidb/akidb/jepsen/harness"
+	"github.com/akidb/akidb/jepsen/history"
+)
+
+// Fault is one fault as the history shows it.
+type Fault struct {
+	Nemesis string `json:"nemesis"`
+	Did     string `json:"did"`
+	StartMs int64  `json:"start_ms"`
+	HealMs  int64  `json:"heal_ms"` // 0: never healed
+	// WriteMs is how long after the heal the next write succeeded that was begun
+	// after it, over a connection that fails over.
+	WriteMs int64 `json:"write_after_heal_ms,omitempty"`
+	// AllMs is how long after the heal every node had served its clients again.
+	AllMs int64 `json:"all_nodes_after_heal_ms,omitempty"`
+}
+
+// Availability is the share of operations that the database answered, of those
+// over connections that fail over.
+type Availability struct {
+	Ops    int `json:"ops"`
+	Served int `json:"served"`
+	// Outside are those that began more than FailoverMs after each change.
+	OutsideOps    int     `json:"outside_failover_ops"`
+	OutsideServed int     `json:"outside_failover_served"`
+	Share         float64 `json:"share"`
+	OutsideShare  float64 `json:"outside_failover_share"`
+	FailoverMs    int64   `json:"failover_window_ms"`
+	// GapMs is the longest time without a successful write, of the whole run.
+	GapMs int64 `json:"longest_write_gap_ms"`
+}
+
+// Figures are the numbers of a report.
+type Figures struct {
+	Availability Availability `json:"availability"`
+	Faults       []Fault      `json:"faults"`
+	P50ms        float64      `json:"p50_ms"`
+	P99ms        float64      `json:"p99_ms"`
+	MaxMs        float64      `json:"max_ms"`
+}
+
+// failoverWindow is the time after a fault or a heal in which an election may
+// take place.
+const failoverWindow = 2 * time.Second
+
+// Measure takes the figures from a history.
+func Measure(events []history.Event) (*Figures, []history.Op, error) {
+	ops, err := history.Ops(events)
+	if err != nil {
+		return nil, nil, err
+	}
+	f := &Figures{Faults: faults(events)}
+	f.recover(ops)
+	f.availability(ops)
+	f.latency(ops)
+	return f, ops, nil
+}
+
+// faults pairs the starts and heals of each nemesis.
+func faults(events []history.Event) []Fault {
+	var out []Fault
+	open := make(map[string]int)
+	for _, e := range events {
+		if e.Process != history.NemesisProcess {
+			continue
+		}
+		ms := e.TimeNs / 1e6
+		if did, ok := strings.CutPrefix(e.Value.Note, "start: "); ok {
+			open[e.F] = len(out)
+			out = append(out, Fault{Nemesis: e.F, Did: did, StartMs: ms})
+		} else if strings.HasPrefix(e.Value.Note, "heal: ") {
+			if at, ok := open[e.F]; ok {
+				out[at].HealMs = ms
+				delete(open, e.F)
+			}
+		}
+	}
+	return out
+}
+
+// isWrite tells writes by name: everything that is not known to be a read.
+func isWrite(op *history.Op) bool {
+	switch op.F {
+	case "read", "scan", "search", "get", "list", "peek", "resend":
+		return false
+	case "txn":
+		return slices.ContainsFunc(op.In.Txn, func(m history.Mop) bool { return m.F == "append" })
+	}
+	return true
+}
+
+func (f *Figures) recover(ops []history.Op) {
+	nodes := make(map[string]bool)
+	for i := range ops {
+		if ops[i].Node != "" {
+			nodes[ops[i].Node] = true
+		}
+	}
+	for i := range f.Faults {
+		fault := &f.Faults[i]
+		if fault.HealMs == 0 {
+			continue
+		}
+		heal := fault.HealMs * 1e6
+		served := make(map[string]int64)
+		for j := range ops {
+			op := &ops[j]
+			if op.Type != history.OK || op.Call < heal {
+				continue
+			}
+			after := (op.Return - heal) / 1e6
+			if op.Node == "" && isWrite(op) && (fault.WriteMs == 0 || after < fault.WriteMs) {
+				fault.WriteMs = max(after, 1)
+			}
+			if at, ok := served[op.Node]; op.Node != "" && (!ok || after < at) {
+				served[op.Node] = after
+			}
+		}
+		if len(served) == len(nodes) {
+			for _, at := range served {
+				fault.AllMs = max(fault.AllMs, at)
+			}
+		}
+	}
+}
+
+func (f *Figures) availability(ops []history.Op) {
+	a := &f.Availability
+	a.FailoverMs = failoverWindow.Milliseconds()
+	var acked []int64
+	for i := range ops {
+		op := &ops[i]
+		if op.Type == history.OK && isWrite(op) && op.Phase == "" {
+			acked = append(acked, op.Return)
+		}
+		if op.Node != "" || op.Phase != "" {
+			continue
+		}
+		a.Ops++
+		ok := op.Type == history.OK || op.Served
+		if ok {
+			a.Served++
+		}
+		if f.quiet(op) {
+			a.OutsideOps++
+			if ok {
+				a.OutsideServed++
+			}
+		}
+	}
+	a.Share, a.OutsideShare = share(a.Served, a.Ops), share(a.OutsideServed, a.OutsideOps)
+	slices.Sort(acked)
+	for i := 1; i < len(acked); i++ {
+		a.GapMs = max(a.GapMs, (acked[i]-acked[i-1])/1e6)
+	}
+}
+
+// quiet is true for operations that began outside of all failover windows.
+func (f *Figures) quiet(op *history.Op) bool {
+	near := func(ms int64) bool {
+		d := op.Call - ms*1e6
+		return ms > 0 && d > -int64(failoverWindow) && d < int64(failoverWindow)
+	}
+	for _, fault := range f.Faults {
+		if near(fault.StartMs) || near(fault.HealMs) {
+			return false
+		}
+	}
+	return true
+}
+
+func share(part, whole int) float64 {
+	if whole == 0 {
+		return 0
+	}
+	return float64(part) / float64(whole)
+}
+
+func (f *Figures) latency(ops []history.Op) {
+	var ms []float64
+	for i := range ops {
+		if ops[i].Type == history.OK {
+			ms = append(ms, float64(ops[i].Return-ops[i].Call)/1e6)
+		}
+	}
+	if len(ms) == 0 {
+		return
+	}
+	slices.SortFunc(ms, cmp.Compare[float64])
+	f.P50ms, f.P99ms, f.MaxMs = ms[len(ms)/2], ms[len(ms)*99/100], ms[len(ms)-1]
+}
+
+// Verdict is the content of verdict.json.
+type Verdict struct {
+	*harness.Outcome
+	Workload string   `json:"workload"`
+	Nemesis  string   `json:"nemesis"`
+	Seed     uint64   `json:"seed"`
+	Replay   string   `json:"replay"`
+	Figures  *Figures `json:"figures"`
+}
+
+// Write writes verdict.json, the plots, REPORT.md and replay.txt to o.Out.
+func Write(o harness.Options, out *harness.Outcome) (*Figures, error) {
+	f, ops, err := Measure(out.Events)
+	if err != nil {
+		return nil, err
+	}
+	v := Verdict{Outcome: out, Workload: o.Workload, Nemesis: o.Nemesis, Seed: o.Seed, Replay: o.Replay(), Figures: f}
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	for name, content := range map[string][]byte{
+		"verdict.json": append(b, '\n'),
+		"replay.txt":   []byte(o.Replay() + "\n"),
+		"REPORT.md":    page(&v),
+	} {
+		if err := os.WriteFile(filepath.Join(o.Out, name), content, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	return f, plots(o.Out, f, ops)
+}
+
+// page is the report for people.
+func page(v *Verdict) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# %s under %s: %s\n\n`%s`\n\n", v.Workload, v.Nemesis, v.Outcome.Verdict, v.Replay)
+	fmt.Fprintf(&b, "%s\n\n", v.Line(v.Seed))
+	fmt.Fprintf(&b, "| checker | verdict | anomalies | figures |\n|---|---|---|---|\n")
+	for _, r := range v.Results {
+		var stats []string
+		for k, n := range r.Stats {
+			stats = append(stats, fmt.Sprintf("%s %d", k, n))
+		}
+		slices.Sort(stats)
+		fmt.Fprintf(&b, "| %s | %s | %d | %s %s |\n", r.Checker, r.Verdict, r.Total, strings.Join(stats, ", "), r.Note)
+	}
+	for _, r := range v.Results {
+		for _, a := range r.Anomalies {
+			fmt.Fprintf(&b, "\n## %s: %s\n\n%s\n\n", r.Checker, a.Kind, a.Detail)
+			for _, op := range a.Ops {
+				fmt.Fprintf(&b, "    %s\n", op)
+			}
+		}
+	}
+	a := v.Figures.Availability
+	fmt.Fprintf(&b, "\n## Availability\n\nOver connections that fail over: %.3f %% of %d operations served; outside of %d ms around each change %.3f %% of %d. "+
+		"Longest time without a successful write: %d ms. Latency p50 %.1f ms, p99 %.1f ms, max %.1f ms.\n\n",
+		100*a.Share, a.Ops, a.FailoverMs, 100*a.OutsideShare, a.OutsideOps, a.GapMs, v.Figures.P50ms, v.Figures.P99ms, v.Figures.MaxMs)
+	b.WriteString("| fault | from s | to s | write after heal ms | all nodes after heal ms |\n|---|---|---|---|---|\n")
+	for _, f := range v.Figures.Faults {
+		fmt.Fprintf(&b, "| %s: %s | %.1f | %.1f | %d | %d |\n", f.Nemesis, f.Did, float64(f.StartMs)/1e3, float64(f.HealMs)/1e3, f.WriteMs, f.AllMs)
+	}
+	b.WriteString("\n![latency](latency.svg)\n\n![availability](availability.svg)\n")
+	return []byte(b.String())
+}
