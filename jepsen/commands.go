@@ -75,7 +75,7 @@ func runOne(ctx context.Context, args []string) (int, error) {
 	runFlags(fs, &o)
 	fs.StringVar(&o.Workload, "workload", "register", "what the clients do")
 	fs.StringVar(&o.Nemesis, "nemesis", "none", "what goes wrong, several with commas")
-	fs.StringVar(&o.Out, "out", "", "report folder (default jepsen-report/WORKLOAD-NEMESIS-SEED)")
+	fs.StringVar(&o.Out, "out", "", "report folder (default jepsen-reports/WORKLOAD-NEMESIS-SEED)")
 	if err := parse(fs, args); err != nil {
 		return 2, err
 	}
@@ -107,7 +107,7 @@ func runAndReport(ctx context.Context, o *harness.Options) (*harness.Outcome, *r
 		o.Seed = 1 + rand.Uint64N(1<<31)
 	}
 	if o.Out == "" {
-		o.Out = filepath.Join("jepsen-report", fmt.Sprintf("%s-%s-%d", o.Workload, strings.ReplaceAll(o.Nemesis, ",", "+"), o.Seed))
+		o.Out = filepath.Join("jepsen-reports", fmt.Sprintf("%s-%s-%d", o.Workload, strings.ReplaceAll(o.Nemesis, ",", "+"), o.Seed))
 	}
 	abs, err := filepath.Abs(o.Out)
 	if err != nil {

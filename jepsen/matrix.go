@@ -28,7 +28,7 @@ func matrix(ctx context.Context, args []string) (int, error) {
 	workloads := fs.String("workloads", "", "names with commas (default: all)")
 	nemeses := fs.String("nemeses", "", "names with commas, combinations joined by + (default: all)")
 	budget := fs.Duration("budget", 2*time.Hour, "begin no run after this long")
-	dir := fs.String("out", "jepsen-matrix", "folder of the reports and of matrix.md")
+	dir := fs.String("out", "jepsen-reports/matrix", "folder of the reports and of matrix.md")
 	keep := fs.Bool("keep", false, "keep the data of runs that were valid")
 	if err := parse(fs, args); err != nil {
 		return 2, err

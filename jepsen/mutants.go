@@ -40,7 +40,7 @@ func mutants(ctx context.Context, args []string) (int, error) {
 	runFlags(fs, &o)
 	only := fs.String("only", "", "one mutant")
 	attempts := fs.Int("attempts", 3, "runs that a mutant may survive")
-	dir := fs.String("out", "jepsen-mutants", "folder of the reports")
+	dir := fs.String("out", "jepsen-reports/mutants", "folder of the reports")
 	if err := parse(fs, args); err != nil {
 		return 2, err
 	}
