@@ -233,7 +233,7 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 				w.pool.insert(c)
 			}
 		}
-		w.choose(g, w.pool.items, g.cfg.M)
+		w.choose(g, w.pool.items, g.graph.width(layer))
 		setRow(g.graph.row(v, layer), w.chosen)
 		for _, u := range w.chosen {
 			w.edges = append(w.edges, edge{uint32(layer), u, v})
@@ -242,7 +242,11 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 }
 
 // choose picks up to limit links out of ascending candidates: one is taken if it
-// is nearer to the vertex than to any taken before (HNSW, algorithm 4).
+// is nearer to the vertex than to any taken before, with some tolerance (HNSW,
+// algorithm 4; the tolerance is Vamana's). A full row and a tolerance of 1.25 on
+// squared distances gave the best recall for the vertices visited on sets of 64
+// to 784 dimensions; M links and no tolerance, as HNSW has it, needs a tenth
+// more and finds a third less by inner product.
 func (w *buildWorker) choose(g *generation, candidates []uint64, limit int) {
 	w.chosen = w.chosen[:0]
 	if len(candidates) <= 1 {
@@ -261,7 +265,7 @@ func (w *buildWorker) choose(g *generation, candidates []uint64, limit int) {
 			part := w.chosen[done:min(done+4, len(w.chosen))]
 			m.keys(part, keys[:])
 			for _, k := range keys[:len(part)] {
-				good = good && k >= key
+				good = good && m.apart(k, key)
 			}
 			done += len(part)
 		}

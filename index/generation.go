@@ -220,9 +220,9 @@ func (g *generation) batchEnd(a uint32) uint32 {
 	switch {
 	case a == 0 && g.coded():
 		return firstTraining
-	case a < 16<<10:
-		return a + 64
 	case a < 64<<10:
+		return a + 64
+	case a < 256<<10:
 		return a + 128
 	default:
 		return a + 256
@@ -234,9 +234,9 @@ func (g *generation) boundary(n uint32) uint32 {
 	switch {
 	case n < firstTraining && g.coded():
 		return 0
-	case n < 16<<10:
-		return n &^ 63
 	case n < 64<<10:
+		return n &^ 63
+	case n < 256<<10:
 		return n &^ 127
 	default:
 		return n &^ 255

@@ -80,6 +80,14 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
+// width is how many links a row of a layer has room for.
+func (g *graph) width(layer int) int {
+	if layer == 0 {
+		return g.m0
+	}
+	return g.m
+}
+
 // row is the links of v on a layer that v reaches.
 func (g *graph) row(v uint32, layer int) []uint32 {
 	if layer == 0 {

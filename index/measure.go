@@ -89,6 +89,19 @@ func (m *measure) keys(ids, out []uint32) {
 	}
 }
 
+// apart reports whether between, the key of two neighbours of a vertex, is not
+// much below key, that of one of them and the vertex.
+func (m *measure) apart(between, key uint32) bool {
+	switch m.kind {
+	case kindCodeL2, kindCodeTerm:
+		return uint64(between)*5 >= uint64(key)*4
+	case kindBuildDot:
+		return float64(math.Float32frombits(between))*5 >= float64(math.Float32frombits(key))*4
+	default:
+		return float64(fromOrderedBits(between))*5 >= float64(fromOrderedBits(key))*4
+	}
+}
+
 // lift is the coordinate that completes a vector to squared length radius.
 func lift(radius, norm float32) float32 {
 	return float32(math.Sqrt(float64(max(0, radius-norm))))

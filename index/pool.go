@@ -66,13 +66,11 @@ func (p *pool) insert(c uint64) {
 	items := p.items[:n]
 	at := 0
 	for size := n; size > 0; {
-		half := size / 2
-		if items[at+half] < c {
-			at += half + 1
-			size -= half + 1
-		} else {
-			size = half
+		half := (size + 1) / 2
+		if items[at+half-1] < c {
+			at += half
 		}
+		size -= half
 	}
 	copy(p.items[at+1:n+1], p.items[at:n])
 	p.items[at] = c
@@ -92,6 +90,16 @@ func (p *pool) pop() (uint64, bool) {
 		}
 	}
 	p.next = len(p.items)
+	return 0, false
+}
+
+// peek is the candidate that pop would return.
+func (p *pool) peek() (uint64, bool) {
+	for _, c := range p.items[p.next:] {
+		if c&expanded == 0 {
+			return c, true
+		}
+	}
 	return 0, false
 }
 

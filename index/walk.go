@@ -5,6 +5,8 @@ package index
 import (
 	"context"
 	"sync/atomic"
+
+	"github.com/akidb/akidb/index/distance"
 )
 
 // scratch is the memory of one search or one build worker, reused.
@@ -80,6 +82,9 @@ func (s *scratch) walk(g *graph, layer int, limit uint32, ctx context.Context) e
 		}
 		if ctx != nil && steps%64 == 0 && ctx.Err() != nil {
 			return ctx.Err()
+		}
+		if c, ok := s.pool.peek(); ok {
+			distance.Prefetch(g.row(candidateVertex(c), layer))
 		}
 		ids := s.ids[:0]
 		row := g.row(candidateVertex(c), layer)
