@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -360,51 +359,9 @@ func (d *demo) hashes(ctx context.Context) (string, error) {
 	return fmt.Sprintf("at log index %d", all[0].AppliedIndex), nil
 }
 
-// converge waits until all replicas have applied the same log and their graphs
-// are idle, and returns what they say then.
+// converge waits until all replicas are at one point, graphs included.
 func (d *demo) converge(ctx context.Context) ([]*clusterv1.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, convergeLimit)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		all, reason := d.statuses(ctx)
-		if reason == "" {
-			return all, nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("the replicas did not come together in %v: %s", convergeLimit, reason)
-		}
-	}
-}
-
-// statuses asks all nodes; reason says why they are not at one point.
-func (d *demo) statuses(ctx context.Context) (all []*clusterv1.StatusResponse, reason string) {
-	all = make([]*clusterv1.StatusResponse, len(d.cluster.Nodes))
-	reasons := make([]string, len(all))
-	var wg sync.WaitGroup
-	for i, n := range d.cluster.Nodes {
-		wg.Go(func() {
-			st, err := d.pinned[n.ID].Status(ctx, n.GRPC)
-			if all[i] = st; err != nil {
-				reasons[i] = fmt.Sprintf("%s: %v", n.ID, err)
-			}
-		})
-	}
-	wg.Wait()
-	for i, st := range all {
-		switch {
-		case reasons[i] != "":
-			return nil, reasons[i]
-		case st.AppliedIndex != all[0].AppliedIndex:
-			return nil, fmt.Sprintf("%s has applied log index %d, %s %d", st.NodeId, st.AppliedIndex, all[0].NodeId, all[0].AppliedIndex)
-		case !st.GraphIdle:
-			return nil, st.NodeId + " is still building its graph"
-		}
-	}
-	return all, ""
+	return converge(ctx, d.cl, d.cluster.Endpoints(), convergeLimit)
 }
 
 // verdict is what the exit status says.
