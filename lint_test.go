@@ -121,8 +121,8 @@ func harmlessVar(s source, g *ast.GenDecl, v *ast.ValueSpec, i int) bool {
 		return ok && id.Name == "bool" && strings.HasPrefix(s.path, "index/distance/")
 	}
 	if lit, ok := v.Values[i].(*ast.CompositeLit); ok {
-		_, isArray := lit.Type.(*ast.ArrayType)
-		return isArray && lit.Type.(*ast.ArrayType).Len != nil // tables, as arrays
+		array, ok := lit.Type.(*ast.ArrayType)
+		return ok && array.Len != nil || isSelector(lit.Type, "color") // tables as arrays, colours
 	}
 	if strings.HasPrefix(s.path, "index/distance/") {
 		_, several := v.Values[i].(*ast.BinaryExpr)
