@@ -4,7 +4,9 @@ package raftfsm
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/hashicorp/raft"
 
@@ -38,9 +40,11 @@ type applier struct {
 	dirty    []*collection   // whose counters this entry changed
 	cmds     []command
 
-	unsaved        []*collection // whose counters the batch must write
-	catalogChanged bool          // since the last publish
-	checks         hashHistory
+	unsaved []*collection // whose counters the batch must write
+
+	// Since the last publish.
+	catalogChanged bool
+	changed        map[*collection]struct{} // collections in the catalog
 
 	key, val []byte // scratch
 	plan     []plannedWrite
@@ -58,8 +62,9 @@ func newApplier(f *FSM, e *engine) *applier {
 		requests: make(map[string]*requestRecord),
 		seqs:     make(map[uint64]requestSeqRecord),
 		purged:   make(map[uint32]bool),
+		changed:  make(map[*collection]struct{}),
 	}
-	a.checks.record(e.applied, e.sum.stateHash())
+	f.history.restart(e.applied, e.sum.stateHash())
 	return a
 }
 
@@ -81,7 +86,6 @@ const (
 	indexDelete
 	indexOpen
 	indexSeal
-	indexDrop
 )
 
 // Apply applies one entry; see ApplyBatch.
@@ -191,11 +195,12 @@ func (a *applier) endEntry(l *raft.Log) error {
 		e.sum.add([]byte(keyState), a.val)
 		e.metaHashed = append(e.metaHashed[:0], a.val...)
 	}
-	a.checks.record(e.applied, e.sum.stateHash())
+	a.f.history.record(e.applied, e.sum.stateHash())
 	return nil
 }
 
 func (a *applier) touch(c *collection) {
+	a.changed[c] = struct{}{}
 	if len(a.dirty) == 0 || a.dirty[len(a.dirty)-1] != c {
 		a.dirty = append(a.dirty, c)
 	}
@@ -290,24 +295,22 @@ func (a *applier) tellIndex(op *indexOp) error {
 // retireDropped closes the indexes of dropped collections behind the last
 // reader. It comes after publish and ends the run.
 func (a *applier) retireDropped() {
-	for i := range a.indexOps {
-		if op := &a.indexOps[i]; op.kind == indexDrop {
-			idx, name, log, dir := op.c.idx, op.c.rec.GetName(), a.f.cfg.Logger, a.e.store.indexPath(a.e.cfg, op.c.number)
-			fs := a.f.cfg.FS
-			a.f.life.retire(func() {
-				if err := idx.Close(); err != nil {
-					log.Error("raftfsm: close index of dropped collection", "collection", name, "error", err)
-				}
-				if dir != "" {
-					if err := fs.RemoveAll(dir); err != nil {
-						log.Warn("raftfsm: remove graphs of dropped collection", "collection", name, "error", err)
-					}
-				}
-			})
-		}
+	for _, c := range a.e.leaving {
+		a.f.life.retire(func() { a.f.closeDropped(a.e, c) })
 	}
+	a.e.leaving = nil
 	clear(a.indexOps)
 	a.indexOps = a.indexOps[:0]
+}
+
+func (f *FSM) closeDropped(e *engine, c *collection) {
+	err := c.idx.Close()
+	if dir := e.store.indexPath(&f.cfg, c.number); dir != "" {
+		err = errors.Join(err, f.cfg.FS.RemoveAll(dir))
+	}
+	if err != nil {
+		f.cfg.Logger.Warn("raftfsm: close index of dropped collection", "collection", c.rec.GetName(), "error", err)
+	}
 }
 
 // set writes a key that has no value yet, or whose value is old.
@@ -328,6 +331,7 @@ func (a *applier) remove(key, old []byte) error {
 // hashHistory remembers the state hash at the last hashRing log indexes that
 // were applied.
 type hashHistory struct {
+	mu   sync.Mutex // guards the fields below
 	ring []indexedHash
 	next int
 }
@@ -337,7 +341,17 @@ type indexedHash struct {
 	hash     StateHash
 }
 
+// restart forgets everything but the given.
+func (h *hashHistory) restart(logIndex uint64, hash StateHash) {
+	h.mu.Lock()
+	h.ring, h.next = h.ring[:0], 0
+	h.mu.Unlock()
+	h.record(logIndex, hash)
+}
+
 func (h *hashHistory) record(logIndex uint64, hash StateHash) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if len(h.ring) < hashRing {
 		h.ring = append(h.ring, indexedHash{logIndex, hash})
 		return
@@ -347,6 +361,8 @@ func (h *hashHistory) record(logIndex uint64, hash StateHash) {
 }
 
 func (h *hashHistory) at(logIndex uint64) (StateHash, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, x := range h.ring {
 		if x.logIndex == logIndex {
 			return x.hash, true

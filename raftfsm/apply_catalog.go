@@ -107,11 +107,12 @@ func (a *applier) dropCollection(op *fsmv1.DropCollection) (*fsmv1.Result, error
 	if err := a.set(appendNumberKey(a.key[:0], prefixDropped, c.number), nil, d.append(nil)); err != nil {
 		return nil, err
 	}
+	delete(a.changed, c)
 	delete(e.byID, d.id)
 	delete(e.byName, recordNameKey(c.rec))
 	e.dropped[d.id] = d
 	a.catalogChanged = true
-	a.indexOps = append(a.indexOps, indexOp{kind: indexDrop, c: c})
+	e.leaving = append(e.leaving, c)
 	res := a.ok()
 	res.More = true
 	return res, nil

@@ -31,7 +31,7 @@ func (a *applier) stateCheck(op *fsmv1.StateCheck) (*fsmv1.Result, error) {
 		return a.refuse(fsmv1.Status_STATUS_INVALID, "state_hash has %d bytes instead of 16", len(op.GetStateHash())), nil
 	}
 	theirs := StateHash(op.GetStateHash())
-	if ours, ok := a.checks.at(op.GetAtIndex()); ok && ours != theirs {
+	if ours, ok := a.f.history.at(op.GetAtIndex()); ok && ours != theirs {
 		a.f.diverge(fmt.Errorf("%w: at log index %d the state hash here is %s, on %s it is %s", ErrDiverged, op.GetAtIndex(), ours, op.GetNodeId(), theirs))
 	}
 	return a.ok(), nil

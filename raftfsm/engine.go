@@ -37,6 +37,9 @@ type engine struct {
 	byID    map[string]*collection
 	byName  map[string]*collection
 	dropped map[string]*droppedCollection // by id
+	// leaving are collections dropped by the run that is being applied; the run
+	// takes them out when readers cannot get at them any more.
+	leaving []*collection
 }
 
 type droppedCollection struct {
@@ -315,7 +318,7 @@ func (e *engine) sorted() []*collection {
 
 func (e *engine) closeIndexes() error {
 	var errs []error
-	for _, c := range e.sorted() {
+	for _, c := range append(e.sorted(), e.leaving...) {
 		if c.idx != nil {
 			errs = append(errs, c.idx.Close())
 		}

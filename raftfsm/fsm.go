@@ -89,6 +89,7 @@ type FSM struct {
 
 	state    atomic.Pointer[state]
 	diverged atomic.Pointer[error]
+	history  hashHistory
 	life     lifetimes
 
 	// exportMu keeps exports and restores from making directories of one name,
@@ -158,6 +159,22 @@ func (f *FSM) WaitApplied(ctx context.Context, logIndex uint64) error {
 	}
 }
 
+// HashAt is the state hash as it was at a log index, if this replica applied
+// that entry since it was opened and not too long ago. With it members can be
+// compared at one log index while writes go on.
+func (f *FSM) HashAt(logIndex uint64) (StateHash, bool) { return f.history.at(logIndex) }
+
+// StorageErr is not nil while the store cannot write in background, because the
+// disk is full or damaged. Apply goes on in RAM until its memtables are full.
+func (f *FSM) StorageErr() error {
+	st := f.acquire()
+	defer f.release(st)
+	if st.eng == nil {
+		return ErrClosed
+	}
+	return st.eng.db.Err()
+}
+
 // Flush makes the state durable and returns the log index it is durable up to.
 // Apply goes on meanwhile.
 func (f *FSM) Flush() (uint64, error) {
@@ -172,10 +189,15 @@ func (f *FSM) Flush() (uint64, error) {
 	return st.applied, nil
 }
 
-// CheckpointIndexes writes the graphs to disk, beside everything else.
+// CheckpointIndexes writes the graphs to disk, beside everything else. A graph
+// may be ahead of what the store holds after a crash; the log then brings the
+// store there, and Index.Open must not trust the part that the store lacks.
 func (f *FSM) CheckpointIndexes(ctx context.Context) error {
 	st := f.acquire()
 	defer f.release(st)
+	if st.eng == nil {
+		return ErrClosed
+	}
 	var errs []error
 	for i := range st.colls {
 		if err := st.colls[i].c.idx.Checkpoint(ctx); err != nil {

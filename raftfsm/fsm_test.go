@@ -546,4 +546,10 @@ func TestStateCheckFindsDivergence(t *testing.T) {
 	if err := diverged(); !errors.Is(err, ErrDiverged) {
 		t.Fatal(err)
 	}
+	if got, ok := h.f.HashAt(1); !ok || got != at1 {
+		t.Fatal(got, ok)
+	}
+	if _, ok := h.f.HashAt(999); ok {
+		t.Fatal("a hash of the future")
+	}
 }

@@ -30,7 +30,7 @@ type state struct {
 	nodes          []*fsmv1.NodeRecord
 	pendingPurges  []string
 
-	colls  []collState    // by tenant, database, name
+	colls  []*collState   // by tenant, database, name; shared with other states
 	byID   map[string]int // into colls
 	byName map[string]int
 
@@ -86,10 +86,11 @@ func (f *FSM) publish() {
 		st.alarms, st.nodes, st.pendingPurges = old.alarms, old.nodes, old.pendingPurges
 		st.byID, st.byName = old.byID, old.byName
 		st.colls = slices.Clone(old.colls)
-		for i := range st.colls {
-			st.colls[i].refresh()
+		for c := range a.changed {
+			st.colls[st.byID[c.rec.GetCollectionId()]] = newCollState(c)
 		}
 	}
+	clear(f.apply.changed)
 	f.swap(st)
 }
 
@@ -109,21 +110,17 @@ func (f *FSM) swap(st *state) {
 	}
 }
 
-func (s *collState) refresh() {
-	s.rec = s.c.rec
-	s.slots = index.Slot(s.c.cnt.nextSlot)
-	s.live = int(s.c.cnt.live)
-	s.tbl = s.c.table.view()
+func newCollState(c *collection) *collState {
+	return &collState{c: c, rec: c.rec, slots: index.Slot(c.cnt.nextSlot), live: int(c.cnt.live), tbl: c.table.view()}
 }
 
 func (st *state) fillCatalog(e *engine) {
 	cs := e.sorted()
-	st.colls = make([]collState, len(cs))
+	st.colls = make([]*collState, len(cs))
 	st.byID = make(map[string]int, len(cs))
 	st.byName = make(map[string]int, len(cs))
 	for i, c := range cs {
-		st.colls[i].c = c
-		st.colls[i].refresh()
+		st.colls[i] = newCollState(c)
 		st.byID[c.rec.GetCollectionId()] = i
 		st.byName[recordNameKey(c.rec)] = i
 	}

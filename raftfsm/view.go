@@ -85,7 +85,7 @@ func (v *View) Collections() []*Collection {
 func (v *View) CollectionsOf(tenant, database string) []*Collection {
 	var out []*Collection
 	for i := range v.st.colls {
-		if s := &v.st.colls[i]; s.rec.GetTenant() == tenant && s.rec.GetDatabase() == database {
+		if s := v.st.colls[i]; s.rec.GetTenant() == tenant && s.rec.GetDatabase() == database {
 			out = append(out, &Collection{v: v, s: s})
 		}
 	}
@@ -96,7 +96,7 @@ func (v *View) CollectionsOf(tenant, database string) []*Collection {
 func (v *View) AllCollections() []*Collection {
 	out := make([]*Collection, len(v.st.colls))
 	for i := range v.st.colls {
-		out[i] = &Collection{v: v, s: &v.st.colls[i]}
+		out[i] = &Collection{v: v, s: v.st.colls[i]}
 	}
 	return out
 }
@@ -117,7 +117,7 @@ func (v *View) CollectionOf(tenant, database, ref string) (*Collection, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: collection %q", ErrCollectionNotFound, ref)
 	}
-	return &Collection{v: v, s: &v.st.colls[i]}, nil
+	return &Collection{v: v, s: v.st.colls[i]}, nil
 }
 
 // Collection is a collection as of a view.

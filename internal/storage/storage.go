@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -36,9 +37,6 @@ type Options struct {
 	MemTableBytes int
 	// Logger gets what the store does in background; nil logs nothing.
 	Logger *slog.Logger
-	// BackgroundError is told about a flush or compaction that failed. It may be
-	// called at any time, must not block and must not call the store.
-	BackgroundError func(error)
 }
 
 // Sizes. Vectors are read from RAM by searches, so the block cache only serves
@@ -67,6 +65,8 @@ type DB struct {
 	dir string
 	fs  FS
 
+	background atomic.Pointer[error] // of the last flush or compaction
+
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -85,14 +85,15 @@ func Open(dir string, o Options) (*DB, error) {
 	}
 	cache := pebble.NewCache(orDefault(o.CacheBytes, DefaultCacheBytes))
 	defer cache.Unref() // the DB holds its own reference
-	db, err := pebble.Open(dir, pebbleOptions(o, cache))
-	if err != nil {
+	d := &DB{dir: dir, fs: o.FS}
+	var err error
+	if d.db, err = pebble.Open(dir, d.pebbleOptions(o, cache)); err != nil {
 		return nil, openError(dir, err)
 	}
-	return &DB{db: db, dir: dir, fs: o.FS}, nil
+	return d, nil
 }
 
-func pebbleOptions(o Options, cache *pebble.Cache) *pebble.Options {
+func (d *DB) pebbleOptions(o Options, cache *pebble.Cache) *pebble.Options {
 	po := &pebble.Options{
 		FS:                          o.FS,
 		Cache:                       cache,
@@ -110,7 +111,7 @@ func pebbleOptions(o Options, cache *pebble.Cache) *pebble.Options {
 		BytesPerSync:                1 << 20,
 		Logger:                      logger{o.Logger},
 		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 2 },
-		EventListener:               listener(o),
+		EventListener:               d.listener(o),
 	}
 	for i := range po.Levels {
 		l := &po.Levels[i]
@@ -123,26 +124,40 @@ func pebbleOptions(o Options, cache *pebble.Cache) *pebble.Options {
 }
 
 // listener keeps Pebble's chatter out of the log and passes on what matters.
-func listener(o Options) *pebble.EventListener {
+func (d *DB) listener(o Options) *pebble.EventListener {
 	l := &pebble.EventListener{}
 	report := func(err error) {
-		if o.BackgroundError != nil {
-			o.BackgroundError(mapError(err))
-		}
+		err = mapError(err)
+		d.background.Store(&err)
 		if o.Logger != nil {
-			o.Logger.Error("storage: background work failed", "error", err)
+			o.Logger.Error("storage: background work failed", "dir", d.dir, "error", err)
 		}
 	}
 	l.BackgroundError = report
 	l.DataCorruption = func(i pebble.DataCorruptionInfo) {
 		report(fmt.Errorf("%w: %s: %v", ErrCorrupt, i.Path, i.Details))
 	}
+	l.FlushEnd = func(i pebble.FlushInfo) {
+		// Pebble tries again; damage stays.
+		if err := d.background.Load(); i.Err == nil && err != nil && !errors.Is(*err, ErrCorrupt) {
+			d.background.CompareAndSwap(err, nil)
+		}
+	}
 	if o.Logger != nil {
 		l.WriteStallBegin = func(i pebble.WriteStallBeginInfo) {
-			o.Logger.Warn("storage: writes wait for the disk", "reason", i.Reason)
+			o.Logger.Warn("storage: writes wait for the disk", "dir", d.dir, "reason", i.Reason)
 		}
 	}
 	return l
+}
+
+// Err is not nil while background work fails: nothing becomes durable, and
+// commits will wait once the memtables are full.
+func (d *DB) Err() error {
+	if err := d.background.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func orDefault(v, d int64) int64 {

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -256,5 +258,35 @@ func TestReadFileIsBounded(t *testing.T) {
 	}
 	if _, err := ReadFile(mem, "g", 4); !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
+	}
+}
+
+// TestFullDiskIsReported lets table writes fail for a while. The store says so,
+// keeps what it has, and recovers by itself.
+func TestFullDiskIsReported(t *testing.T) {
+	var full atomic.Bool
+	db := open(t, "s", Options{FS: FailingFS(NewMemFS(), func(write bool, op, path string) bool {
+		return full.Load() && op == "create" && strings.HasSuffix(path, ".sst")
+	})})
+	put(t, db, "a=1")
+	full.Store(true)
+	done := make(chan error)
+	go func() { done <- db.Flush() }()
+	for db.Err() == nil {
+		runtime.Gosched()
+	}
+	if err := db.Err(); !errors.Is(err, ErrInjected()) {
+		t.Fatal(err)
+	}
+	put(t, db, "b=2") // commits go on in RAM
+	full.Store(false)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(db.Flush(), db.Err()); err != nil {
+		t.Fatal(err)
+	}
+	if got := dump(t, db, "a", "z"); got != "a=1 b=2" {
+		t.Fatal(got)
 	}
 }
