@@ -27,8 +27,10 @@ const (
 	MaxPurgeKeys          = 1_000_000
 	DefaultPurgeSlots     = 1024
 	DefaultPurgeKeys      = 4096
-	MinM                  = 2
+	MinM                  = 4
 	MaxM                  = 128
+	MinEfConstruction     = 8
+	MaxEfConstruction     = 1000
 	MaxEf                 = 10_000
 	DefaultMaxRequests    = 1 << 20
 	DefaultRequestTTLms   = 15 * 60 * 1000

@@ -221,8 +221,8 @@ func validateIndexParams(p *fsmv1.IndexParams) error {
 	if m := p.GetM(); m < MinM || m > MaxM {
 		return invalid("index.m is %d, %d to %d are allowed", m, MinM, MaxM)
 	}
-	if ef := p.GetEfConstruction(); ef == 0 || ef > MaxEf {
-		return invalid("index.ef_construction is %d, 1 to %d are allowed", ef, MaxEf)
+	if ef := p.GetEfConstruction(); ef < MinEfConstruction || ef > MaxEfConstruction {
+		return invalid("index.ef_construction is %d, %d to %d are allowed", ef, MinEfConstruction, MaxEfConstruction)
 	}
 	if ef := p.GetEfSearch(); ef > MaxEf {
 		return invalid("index.ef_search is %d, at most %d is allowed", ef, MaxEf)
