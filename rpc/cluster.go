@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	"github.com/akidb/akidb/node"
 	"github.com/akidb/akidb/raftfsm"
@@ -141,19 +142,32 @@ func (c *cluster) PromoteMember(ctx context.Context, r *clusterv1.PromoteMemberR
 }
 
 // TransferLeader implements clusterv1.ClusterServiceServer. It answers with the
-// leader as known here afterwards, which may be none yet.
+// new leader once this node knows it, or with none if that takes too long: the
+// hand-over itself has happened.
 func (c *cluster) TransferLeader(ctx context.Context, r *clusterv1.TransferLeaderRequest) (*clusterv1.TransferLeaderResponse, error) {
-	if err := checkNodeField("node_id", r.GetNodeId(), false); err != nil {
+	target := r.GetNodeId()
+	if err := checkNodeField("node_id", target, false); err != nil {
 		return nil, err
 	}
-	if err := c.s.node.TransferLeader(ctx, r.GetNodeId()); err != nil {
+	before, _ := c.s.node.Leader() // none is as good as another one
+	if err := c.s.node.TransferLeader(ctx, target); err != nil {
 		return nil, err
 	}
-	out := &clusterv1.TransferLeaderResponse{}
-	if m, err := c.s.node.Leader(); err == nil {
-		out.LeaderId = m.NodeID
+	ctx, cancel := context.WithTimeout(ctx, transferWait)
+	defer cancel()
+	tick := time.NewTicker(transferPoll)
+	defer tick.Stop()
+	for {
+		m, err := c.s.node.Leader()
+		if err == nil && (m.NodeID == target || target == "" && m.NodeID != before.NodeID) {
+			return &clusterv1.TransferLeaderResponse{LeaderId: m.NodeID}, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return &clusterv1.TransferLeaderResponse{}, nil
+		}
 	}
-	return out, nil
 }
 
 // Verify implements clusterv1.ClusterServiceServer.

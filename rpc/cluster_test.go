@@ -97,6 +97,14 @@ func TestEveryNodeTakesEverything(t *testing.T) {
 		w.create("c0", 3+i, "dot")
 		r.upsert("c0", "a", make([]float32, 3+i), "")
 	}
+	old, err := nodes[0].node.Leader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	moved, err := nodes[0].ops.TransferLeader(t.Context(), &clusterv1.TransferLeaderRequest{})
+	if err != nil || moved.LeaderId == old.NodeID || moved.LeaderId == "" {
+		t.Errorf("leadership went from %s to %v: %v", old.NodeID, moved, err)
+	}
 	verify, err := nodes[0].ops.Verify(t.Context(), &clusterv1.VerifyRequest{})
 	if err != nil || !verify.Equal || len(verify.Members) != 3 {
 		t.Errorf("verify: %v %v", verify, err)

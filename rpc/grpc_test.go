@@ -357,6 +357,61 @@ func TestHealthAndReflection(t *testing.T) {
 	}
 }
 
+func TestStopEndsWatchesAndServing(t *testing.T) {
+	b := newBench(t, nil)
+	watch, err := healthv1.NewHealthClient(b.conn).Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := watch.Recv(); err != nil || got.Status != healthv1.HealthCheckResponse_SERVING {
+		t.Fatalf("before: %v %v", got, err)
+	}
+	if err := b.server.Stop(t.Context()); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+	if got, err := watch.Recv(); err != nil || got.Status != healthv1.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("at the stop: %v %v", got, err)
+	}
+	if _, err := watch.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("after it: %v", err)
+	}
+	if _, err := b.docs.Get(t.Context(), &collectionv1.GetRequest{CollectionId: "c", DocId: "a"}); status.Code(err) != codes.Unavailable {
+		t.Errorf("a request after the stop: %v", err)
+	}
+}
+
+func TestBatchesUpToTheirBounds(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	insert := func(n int, prefix string) *collectionv1.BatchRequest {
+		r := &collectionv1.BatchRequest{CollectionId: "c"}
+		for i := range n {
+			r.Ops = append(r.Ops, &collectionv1.WriteOp{Op: &collectionv1.WriteOp_Upsert{Upsert: &collectionv1.UpsertRequest{
+				DocId: fmt.Sprint(prefix, i), Vector: []float32{float32(i)}, Metadata: jsonText(`{"p":"` + prefix + `"}`)}}})
+		}
+		return r
+	}
+	if _, err := b.docs.Batch(t.Context(), insert(10_000, "a")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.docs.Batch(t.Context(), insert(1_000, "b")); err != nil {
+		t.Fatal(err)
+	}
+	fat := insert(600, "c")
+	for _, op := range fat.Ops {
+		op.GetUpsert().Metadata = jsonText(`{"a":"` + strings.Repeat("x", 60<<10) + `"}`)
+	}
+	if _, err := b.docs.Batch(t.Context(), fat); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "ops") {
+		t.Errorf("batch of 35 MiB: %.200v", err)
+	}
+	all := &collectionv1.Filter{MustNot: []*collectionv1.Condition{{Key: "p", Match: &collectionv1.Match{
+		Value: &collectionv1.Value{Kind: &collectionv1.Value_StringValue{StringValue: "c"}}}}}}
+	out, err := b.docs.DeleteMany(t.Context(), &collectionv1.DeleteManyRequest{CollectionId: "c", Filter: all, RequestId: "all"})
+	if err != nil || out.Deleted != 11_000 || b.count("c") != 0 {
+		t.Errorf("delete of more than one entry takes: %v %v", out, err)
+	}
+}
+
 func TestTheGuardKeepsRequestsApart(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	b := newBench(t, func(c *Config) {

@@ -57,6 +57,8 @@ const (
 	maxStalenessCeiling = time.Hour
 	busyRetryAfter      = 200 * time.Millisecond
 	healthPoll          = 250 * time.Millisecond
+	transferWait        = 3 * time.Second
+	transferPoll        = 10 * time.Millisecond
 	scrapeDeadline      = 2 * time.Second
 	readHeaderTimeout   = 10 * time.Second
 	readTimeout         = 2 * time.Minute

@@ -4,6 +4,7 @@ package akidbpb_test
 
 import (
 	"context"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,8 +16,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
-	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
+	_ "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
+	_ "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 	"github.com/akidb/akidb/rpc/akidbpb"
 	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
@@ -24,30 +27,55 @@ import (
 
 const regenerate = "run `go tool buf generate` at the root of the module"
 
-// TestGeneratedCodeIsNotStale compiles the protos and compares the descriptors
-// with those that the generated code carries.
+// TestGeneratedCodeIsNotStale compiles every proto of the module and compares
+// the descriptors with those that the generated code carries.
 func TestGeneratedCodeIsNotStale(t *testing.T) {
 	root := filepath.Join("..", "..")
-	for _, c := range []struct {
-		dir       string
-		generated protoreflect.FileDescriptor
-	}{
-		{"rpc/akidbpb", collectionv1.File_akidb_collection_v1_collection_proto},
-		{"rpc/akidbpb", clusterv1.File_akidb_cluster_v1_cluster_proto},
-		{"raftfsm/fsmpb", fsmv1.File_akidb_fsm_v1_command_proto},
-	} {
+	config, err := os.ReadFile(filepath.Join(root, "buf.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules := regexp.MustCompile(`- path: (\S+)`).FindAllStringSubmatch(string(config), -1)
+	if len(modules) == 0 {
+		t.Fatal("buf.yaml holds no module that this test can read")
+	}
+	for _, m := range modules {
+		dir := filepath.Join(root, m[1])
 		compiler := protocompile.Compiler{
-			Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: []string{filepath.Join(root, c.dir)}}),
+			Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: []string{dir}}),
 		}
-		files, err := compiler.Compile(context.Background(), c.generated.Path())
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || filepath.Ext(path) != ".proto" {
+				return err
+			}
+			name, err := filepath.Rel(dir, path)
+			if err != nil {
+				return err
+			}
+			compareGenerated(t, &compiler, filepath.ToSlash(name))
+			return nil
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, got := protodesc.ToFileDescriptorProto(files[0]), protodesc.ToFileDescriptorProto(c.generated)
-		if !proto.Equal(want, got) {
-			t.Errorf("the code of %s is stale: %s\n%s", c.generated.Path(), regenerate,
-				firstDifference(prototext.Format(want), prototext.Format(got)))
-		}
+	}
+}
+
+func compareGenerated(t *testing.T, compiler *protocompile.Compiler, name string) {
+	t.Helper()
+	generated, err := protoregistry.GlobalFiles.FindFileByPath(name)
+	if err != nil {
+		t.Errorf("%s: no generated code in this test: %s and import the package here", name, regenerate)
+		return
+	}
+	files, err := compiler.Compile(context.Background(), name)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	want, got := protodesc.ToFileDescriptorProto(files[0]), protodesc.ToFileDescriptorProto(generated)
+	if !proto.Equal(want, got) {
+		t.Errorf("the code of %s is stale: %s\n%s", name, regenerate, firstDifference(prototext.Format(want), prototext.Format(got)))
 	}
 }
 
