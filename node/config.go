@@ -101,7 +101,9 @@ func setDefault[T comparable](field *T, value T) {
 }
 
 func (c *Config) openFSM(ctx context.Context, dir string) (machine, error) {
-	f, err := raftfsm.Open(ctx, raftfsm.Config{Dir: dir, Logger: c.Logger, IndexWorkers: c.IndexWorkers, FS: c.FS})
+	f, err := raftfsm.Open(ctx, raftfsm.Config{
+		Dir: dir, Logger: c.Logger, Registerer: c.Registerer, IndexWorkers: c.IndexWorkers, FS: c.FS,
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -4,8 +4,10 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
@@ -14,7 +16,9 @@ import (
 // leaderDuties runs what only a leader does, until ctx ends its leadership.
 // Everything here is safe to repeat and to be done by two nodes at once.
 func (n *Node) leaderDuties(ctx context.Context) {
-	n.g.wg.Go(func() { n.pilot.autopilot(ctx) })
+	if c := n.g.core.Load(); c != nil {
+		n.g.wg.Go(func() { n.pilot.run(ctx, c) })
+	}
 	n.g.wg.Go(func() { n.stateChecks(ctx) })
 	n.g.wg.Go(func() { n.housekeeping(ctx) })
 }
@@ -58,9 +62,25 @@ func (n *Node) housekeeping(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		n.fixLeaderAddress(ctx)
 		n.raiseClusterVersion(ctx)
 		n.keepAlarms(ctx)
 		n.compact(ctx)
+	}
+}
+
+// fixLeaderAddress puts this node's address into the configuration if it came
+// back at another one; the others tell the leader theirs (rejoin).
+func (n *Node) fixLeaderAddress(ctx context.Context) {
+	s, ok := n.server(n.cfg.NodeID)
+	c := n.g.core.Load()
+	if !ok || c == nil || s.Suffrage != raft.Voter || string(s.Address) == n.cfg.AdvertiseAddr {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := waitRaft(ctx, c.r.AddVoter(s.ID, raft.ServerAddress(n.cfg.AdvertiseAddr), 0, 5*time.Second)); err != nil {
+		n.log.Debug("own address not recorded", "err", err)
 	}
 }
 
@@ -139,8 +159,168 @@ const (
 	AlarmClock    = "CLOCK"
 )
 
-// keepAlarms is replaced below by the leader's view of all members.
-func (n *Node) keepAlarms(ctx context.Context) {}
+// alarmKey names an alarm.
+type alarmKey struct{ kind, nodeID string }
 
-// compact starts new graph generations and purges what nobody needs.
-func (n *Node) compact(ctx context.Context) {}
+const (
+	// lagAlarm entries behind the leader for two rounds raise LAG.
+	lagAlarm = 65536
+	// clockAlarm is the difference of clocks, beyond half the round trip, that
+	// raises CLOCK. Nothing here relies on clocks, but the ages of request ids
+	// and the time stamps of documents come from them.
+	clockAlarm = 2 * time.Second
+)
+
+// keepAlarms raises what the members' reports call for and takes back what no
+// longer holds. DIVERGED and CORRUPT stay until a person clears them: the node
+// they name must be given a new copy first.
+func (n *Node) keepAlarms(ctx context.Context) {
+	want := make(map[alarmKey]string)
+	low := false
+	own := n.stats()
+	for _, s := range n.g.servers() {
+		id := string(s.ID)
+		r, at, ok := n.pilot.report(id)
+		if !ok || time.Since(at) > 5*statsInterval {
+			continue // nothing known: keep what is raised
+		}
+		if r.LowDisk {
+			want[alarmKey{AlarmNoSpace, id}] = fmt.Sprintf("%d bytes free on the data disk", r.FreeDiskBytes)
+			low = low || s.Suffrage == raft.Voter
+		}
+		if r.Diverged != "" {
+			want[alarmKey{AlarmDiverged, id}] = r.Diverged
+		}
+		if r.Corrupt != "" {
+			want[alarmKey{AlarmCorrupt, id}] = r.Corrupt
+		}
+		if r.AppliedIndex+lagAlarm < own.AppliedIndex {
+			want[alarmKey{AlarmLag, id}] = fmt.Sprintf("%d entries behind", own.AppliedIndex-r.AppliedIndex)
+		}
+		if d := n.pilot.skew(id); d > clockAlarm || d < -clockAlarm {
+			want[alarmKey{AlarmClock, id}] = fmt.Sprintf("clock differs from the leader's by %v", d.Round(100*time.Millisecond))
+		}
+	}
+	n.budgets.others.Store(low)
+	have := make(map[alarmKey]bool)
+	for _, a := range n.g.m.Facts().alarms {
+		k := alarmKey{a.Kind, a.NodeID}
+		have[k] = true
+		_, wanted := want[k]
+		_, at, reported := n.pilot.report(a.NodeID)
+		_, member := n.server(a.NodeID)
+		sticky := a.Kind == AlarmDiverged || a.Kind == AlarmCorrupt
+		fresh := reported && time.Since(at) <= 5*statsInterval
+		if !wanted && (!member || fresh && !sticky) && n.isOurs(a.Kind) {
+			n.try(ctx, "clear alarm", alarm(k, "", true))
+		}
+	}
+	for k, msg := range want {
+		if !have[k] {
+			n.log.Warn("alarm", "kind", k.kind, "member", k.nodeID, "message", msg)
+			n.try(ctx, "raise alarm", alarm(k, msg, false))
+		}
+	}
+}
+
+func (n *Node) isOurs(kind string) bool {
+	switch kind {
+	case AlarmNoSpace, AlarmCorrupt, AlarmDiverged, AlarmLag, AlarmClock:
+		return true
+	}
+	return false
+}
+
+func alarm(k alarmKey, message string, clear bool) *fsmv1.Command {
+	return &fsmv1.Command{Op: &fsmv1.Command_SetAlarm{SetAlarm: &fsmv1.SetAlarm{
+		Kind: k.kind, NodeId: k.nodeID, Message: message, Clear: clear,
+	}}}
+}
+
+const (
+	// A collection is sealed anew when this share of its vectors, and at least
+	// minGarbage of them, is deleted.
+	garbageShare = 0.3
+	minGarbage   = 4096
+	// purgeStep bounds what one command takes away, purgeSteps how many of them
+	// one round proposes.
+	purgeStep  = 2048
+	purgeSteps = 16
+)
+
+// compact starts new graph generations where garbage has piled up, and purges
+// what no generation needs any more, step by step.
+func (n *Node) compact(ctx context.Context) {
+	v := n.g.m.View()
+	if v == nil {
+		return
+	}
+	type chore struct {
+		id         string
+		generation uint64
+		seal       bool
+	}
+	var chores []chore
+	for _, c := range v.AllCollections() {
+		rec, st := c.Record(), c.IndexStatus()
+		seal := st.Idle && st.Garbage >= minGarbage && float64(st.Garbage) >= garbageShare*float64(st.Total)
+		key := rec.GetCollectionId()
+		if seal || rec.GetGeneration() > n.purged[key] {
+			chores = append(chores, chore{key, rec.GetGeneration(), seal})
+		}
+	}
+	dropped := v.PendingPurges()
+	v.Close()
+	for _, c := range chores {
+		if c.seal {
+			n.log.Info("compacting", "collection", c.id, "generation", c.generation+1)
+			n.try(ctx, "seal generation", &fsmv1.Command{Op: &fsmv1.Command_SealGeneration{
+				SealGeneration: &fsmv1.SealGeneration{CollectionId: c.id, FromGeneration: c.generation},
+			}})
+			continue
+		}
+		if n.repeat(ctx, "purge slots", &fsmv1.Command{Op: &fsmv1.Command_PurgeSlots{
+			PurgeSlots: &fsmv1.PurgeSlots{CollectionId: c.id, MaxSlots: purgeStep},
+		}}) {
+			n.purged[c.id] = c.generation
+		}
+	}
+	for _, id := range dropped {
+		n.repeat(ctx, "purge collection", &fsmv1.Command{Op: &fsmv1.Command_PurgeCollection{
+			PurgeCollection: &fsmv1.PurgeCollection{CollectionId: id, MaxKeys: purgeStep},
+		}})
+		delete(n.purged, id)
+	}
+}
+
+// repeat proposes a purge until nothing is left, or for one round's steps.
+func (n *Node) repeat(ctx context.Context, what string, cmd *fsmv1.Command) (done bool) {
+	for range purgeSteps {
+		res := n.try(ctx, what, cmd)
+		if res == nil {
+			return false
+		}
+		if !res.More {
+			return true
+		}
+	}
+	return false
+}
+
+// checkpointInterval is how often the graphs are written to disk if they
+// changed: what is built after it is built again at the next start.
+const checkpointInterval = 2 * time.Minute
+
+func (n *Node) keepCheckpoints() {
+	var last uint64
+	for n.ctx.Err() == nil {
+		pause(n.ctx, checkpointInterval)
+		if applied := n.g.m.Applied(); n.ctx.Err() == nil && applied != last {
+			if err := n.g.m.CheckpointIndexes(n.ctx); err != nil && n.ctx.Err() == nil {
+				n.log.Warn("index checkpoint", "err", err)
+				continue
+			}
+			last = applied
+		}
+	}
+}

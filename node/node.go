@@ -107,9 +107,12 @@ type Node struct {
 	// node, see rejoin.
 	wasListed atomic.Bool
 	findNow   chan struct{}
-	joinMu    sync.Mutex // one member is admitted at a time
-	closed    chan struct{}
-	closeMu   sync.Mutex
+	// purged is the generation up to which a collection was purged by this
+	// node as leader; only housekeeping touches it.
+	purged  map[string]uint64
+	joinMu  sync.Mutex // one member is admitted at a time
+	closed  chan struct{}
+	closeMu sync.Mutex
 }
 
 // groupID is the one group there is now; it names a directory and is part of
@@ -126,7 +129,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := claimDataDir(c.files(), c.DataDir, c.NodeID); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), closed: make(chan struct{}), findNow: make(chan struct{}, 1)}
+	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), closed: make(chan struct{}), findNow: make(chan struct{}, 1), purged: make(map[string]uint64)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if n.met, err = newMetrics(c.Registerer, n); err != nil {
 		return nil, err
@@ -179,6 +182,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.wg.Go(n.findCluster)
 	n.wg.Go(n.budgets.run)
 	n.wg.Go(n.keepRecord)
+	n.wg.Go(n.keepCheckpoints)
 	return n, nil
 }
 
@@ -278,5 +282,6 @@ func (n *Node) selfInfo() *nodev1.NodeInfo {
 	return &nodev1.NodeInfo{
 		NodeId: n.cfg.NodeID, RaftAddr: n.cfg.AdvertiseAddr, GrpcAddr: n.cfg.GRPCAddr, RestAddr: n.cfg.RESTAddr,
 		Zone: n.cfg.Zone, Version: n.cfg.Version, MaxClusterVersion: maxClusterVersion,
+		ReadReplica: n.cfg.ReadReplica,
 	}
 }

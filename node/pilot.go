@@ -4,29 +4,53 @@ package node
 
 import (
 	"context"
+	"sort"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/raft"
+	autopilot "github.com/hashicorp/raft-autopilot"
 
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 )
 
 // statsInterval is how often the leader asks the members how they are.
-const statsInterval = time.Second
+const statsInterval = 500 * time.Millisecond
 
-// pilot keeps the last report of each member. The leader polls; see autopilot.go
-// for what is done with it.
+// pilot is this node's part in raft-autopilot: it tells it about the members,
+// whom the leader polls, and decides which of them vote.
 type pilot struct {
-	n       *Node
-	mu      sync.Mutex // guards reports
+	n *Node
+
+	mu      sync.Mutex // guards the fields below
 	reports map[string]memberReport
+	since   time.Time // when this node began to lead
 }
 
 type memberReport struct {
 	stats *nodev1.StatsReply
 	at    time.Time
+	skew  time.Duration // its clock less ours, as far as the round trip shows
 }
 
+var (
+	_ autopilot.ApplicationIntegration = (*pilot)(nil)
+	_ autopilot.Promoter               = (*pilot)(nil)
+)
+
 func newPilot(n *Node) *pilot { return &pilot{n: n, reports: make(map[string]memberReport)} }
+
+// run is autopilot while this node leads.
+func (p *pilot) run(ctx context.Context, c *raftCore) {
+	p.mu.Lock()
+	p.since = time.Now()
+	p.mu.Unlock()
+	ap := autopilot.New(c.r, p, autopilot.WithLogger(raftLogger(p.n.log)), autopilot.WithPromoter(p),
+		autopilot.WithUpdateInterval(statsInterval), autopilot.WithReconcileInterval(2*statsInterval))
+	ap.Start(ctx)
+	<-ctx.Done()
+	<-ap.Stop()
+}
 
 // report is what a member said last, and when.
 func (p *pilot) report(id string) (*nodev1.StatsReply, time.Time, bool) {
@@ -36,38 +60,219 @@ func (p *pilot) report(id string) (*nodev1.StatsReply, time.Time, bool) {
 	return r.stats, r.at, ok
 }
 
+func (p *pilot) skew(id string) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.reports[id].skew
+}
+
 // poll asks every member once.
 func (p *pilot) poll(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, statsInterval)
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, s := range p.n.g.servers() {
-		if string(s.ID) == p.n.cfg.NodeID {
-			p.put(string(s.ID), p.n.stats())
+		id := string(s.ID)
+		if id == p.n.cfg.NodeID {
+			p.put(id, memberReport{p.n.stats(), time.Now(), 0})
 			continue
 		}
 		wg.Go(func() {
 			var r nodev1.StatsReply
+			sent := time.Now()
 			if err := p.n.rpc.call(ctx, p.n.g.addrOf(s), laneControl, methodStats, &nodev1.StatsRequest{}, &r); err != nil {
 				return
 			}
-			p.put(string(s.ID), &r)
+			if r.Node.GetNodeId() != id {
+				return // another node lives at that address now
+			}
+			now := time.Now()
+			p.put(id, memberReport{&r, now, clockSkew(r.UnixMs, sent, now)})
 			p.n.book.learn(r.Node)
 		})
 	}
 	wg.Wait()
 }
 
-func (p *pilot) put(id string, r *nodev1.StatsReply) {
+// clockSkew is how far a clock that showed ms between sent and received must be
+// off, 0 if it need not be.
+func clockSkew(ms int64, sent, received time.Time) time.Duration {
+	if t := time.UnixMilli(ms); t.Before(sent) {
+		return t.Sub(sent)
+	} else if t.After(received) {
+		return t.Sub(received)
+	}
+	return 0
+}
+
+func (p *pilot) put(id string, r memberReport) {
 	p.mu.Lock()
-	p.reports[id] = memberReport{r, time.Now()}
+	p.reports[id] = r
 	p.mu.Unlock()
 }
 
-// autopilot polls the members while this node leads.
-func (p *pilot) autopilot(ctx context.Context) {
-	for ctx.Err() == nil {
-		p.poll(ctx)
-		pause(ctx, statsInterval)
+// silence is how long a member has not answered this leader.
+func (p *pilot) silence(id string) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := p.since
+	if r, ok := p.reports[id]; ok && r.at.After(last) {
+		last = r.at
 	}
+	return time.Since(last)
+}
+
+// AutopilotConfig implements autopilot.ApplicationIntegration.
+func (p *pilot) AutopilotConfig() *autopilot.Config {
+	return &autopilot.Config{
+		CleanupDeadServers:      p.n.cfg.RemoveDeadAfter > 0,
+		LastContactThreshold:    max(10*p.n.cfg.HeartbeatTimeout, time.Second),
+		MaxTrailingLogs:         4096,
+		MinQuorum:               3,
+		ServerStabilizationTime: p.n.cfg.StabilizationTime,
+	}
+}
+
+// NotifyState implements autopilot.ApplicationIntegration.
+func (p *pilot) NotifyState(*autopilot.State) {}
+
+// FetchServerStats implements autopilot.ApplicationIntegration.
+func (p *pilot) FetchServerStats(ctx context.Context, servers map[raft.ServerID]*autopilot.Server) map[raft.ServerID]*autopilot.ServerStats {
+	p.poll(ctx)
+	out := make(map[raft.ServerID]*autopilot.ServerStats)
+	for id := range servers {
+		r, at, ok := p.report(string(id))
+		if !ok || time.Since(at) > 2*statsInterval {
+			continue
+		}
+		s := &autopilot.ServerStats{LastContact: time.Duration(r.LastContactMs) * time.Millisecond, LastTerm: r.LastTerm, LastIndex: r.LastIndex}
+		if string(id) == p.n.cfg.NodeID {
+			s.LastContact = 0
+		}
+		out[id] = s
+	}
+	return out
+}
+
+// KnownServers implements autopilot.ApplicationIntegration: the members of the
+// configuration, none of which is removed merely for not being known.
+func (p *pilot) KnownServers() map[raft.ServerID]*autopilot.Server {
+	out := make(map[raft.ServerID]*autopilot.Server)
+	for _, s := range p.n.g.servers() {
+		srv := &autopilot.Server{
+			ID: s.ID, Name: string(s.ID), Address: s.Address, NodeStatus: autopilot.NodeFailed,
+			RaftVersion: raft.ProtocolVersionMax, IsLeader: string(s.ID) == p.n.cfg.NodeID, NodeType: autopilot.NodeVoter,
+		}
+		if p.silence(string(s.ID)) < 6*statsInterval {
+			srv.NodeStatus = autopilot.NodeAlive
+		}
+		if r, _, ok := p.report(string(s.ID)); ok {
+			srv.Version = r.Node.GetVersion()
+			srv.Meta = map[string]string{"zone": r.Node.GetZone()}
+			if r.Node.GetReadReplica() {
+				srv.NodeType = readReplica
+			}
+		}
+		out[s.ID] = srv
+	}
+	return out
+}
+
+const readReplica autopilot.NodeType = "read-replica"
+
+// RemoveFailedServer implements autopilot.ApplicationIntegration.
+func (p *pilot) RemoveFailedServer(s *autopilot.Server) {
+	p.n.log.Warn("removing a member that failed long ago", "member", s.ID)
+	p.n.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(p.n.ctx, 10*time.Second)
+		defer cancel()
+		if err := p.n.RemoveMember(ctx, string(s.ID)); err != nil {
+			p.n.log.Warn("failed member not removed", "member", s.ID, "err", err)
+		}
+	})
+}
+
+// GetServerExt, GetStateExt, GetNodeTypes and IsPotentialVoter implement
+// autopilot.Promoter.
+func (p *pilot) GetServerExt(*autopilot.Config, *autopilot.ServerState) any { return nil }
+
+// GetStateExt has nothing to add.
+func (p *pilot) GetStateExt(*autopilot.Config, *autopilot.State) any { return nil }
+
+// GetNodeTypes keeps the types KnownServers gave.
+func (p *pilot) GetNodeTypes(_ *autopilot.Config, s *autopilot.State) map[raft.ServerID]autopilot.NodeType {
+	types := make(map[raft.ServerID]autopilot.NodeType)
+	known := p.KnownServers()
+	for id := range s.Servers {
+		types[id] = autopilot.NodeVoter
+		if k := known[id]; k != nil {
+			types[id] = k.NodeType
+		}
+	}
+	return types
+}
+
+// IsPotentialVoter excludes read replicas.
+func (p *pilot) IsPotentialVoter(t autopilot.NodeType) bool { return t != readReplica }
+
+// FilterFailedServerRemovals keeps those that have been silent for long.
+func (p *pilot) FilterFailedServerRemovals(_ *autopilot.Config, _ *autopilot.State, f *autopilot.FailedServers) *autopilot.FailedServers {
+	long := func(all []*autopilot.Server) []*autopilot.Server {
+		var out []*autopilot.Server
+		for _, s := range all {
+			if p.silence(string(s.ID)) > p.n.cfg.RemoveDeadAfter {
+				out = append(out, s)
+			}
+		}
+		return out
+	}
+	return &autopilot.FailedServers{FailedNonVoters: long(f.FailedNonVoters), FailedVoters: long(f.FailedVoters)}
+}
+
+// replaceAfter is how long a voter must be unhealthy before a healthy non-voter
+// takes its vote.
+const replaceAfter = 30 * time.Second
+
+// CalculatePromotionsAndDemotions gives votes to healthy members up to
+// MaxVoters, one at a time, in the zone that has the fewest voters first, and
+// takes the vote of a voter that has long been unhealthy if another member can
+// have it.
+func (p *pilot) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autopilot.State) autopilot.RaftChanges {
+	return decideVoters(c, s, time.Now(), p.n.cfg.MaxVoters)
+}
+
+func decideVoters(c *autopilot.Config, s *autopilot.State, now time.Time, maxVoters int) autopilot.RaftChanges {
+	var candidates, voters []*autopilot.ServerState
+	zones := make(map[string]int)
+	for _, srv := range s.Servers {
+		switch {
+		case srv.HasVotingRights():
+			voters = append(voters, srv)
+			if srv.Health.Healthy {
+				zones[srv.Server.Meta["zone"]]++
+			}
+		case srv.State == autopilot.RaftNonVoter && srv.Server.NodeType != readReplica && srv.Health.IsStable(now, s.ServerStabilizationTime(c)):
+			candidates = append(candidates, srv)
+		}
+	}
+	if len(candidates) == 0 {
+		return autopilot.RaftChanges{}
+	}
+	sort.Slice(candidates, func(i, j int) bool {
+		zi, zj := zones[candidates[i].Server.Meta["zone"]], zones[candidates[j].Server.Meta["zone"]]
+		if zi != zj {
+			return zi < zj
+		}
+		return candidates[i].Server.ID < candidates[j].Server.ID
+	})
+	if len(voters) < maxVoters {
+		return autopilot.RaftChanges{Promotions: []raft.ServerID{candidates[0].Server.ID}}
+	}
+	sort.Slice(voters, func(i, j int) bool { return voters[i].Server.ID < voters[j].Server.ID })
+	for _, v := range voters {
+		if !v.Health.Healthy && now.Sub(v.Health.StableSince) > replaceAfter {
+			return autopilot.RaftChanges{Demotions: []raft.ServerID{v.Server.ID}}
+		}
+	}
+	return autopilot.RaftChanges{}
 }

@@ -54,6 +54,9 @@ func encodeCommand(cmd *fsmv1.Command) (encoded, error) {
 		return encoded{}, fmt.Errorf("%w: command of %d bytes, the most is %d", errInvalid, len(b), maxCommandBytes)
 	}
 	e := encoded{command: b}
+	if err := e.check(); err != nil {
+		return encoded{}, err
+	}
 	w := cmd.GetWrite()
 	if w == nil {
 		e.exclusive = true
@@ -65,6 +68,15 @@ func encodeCommand(cmd *fsmv1.Command) (encoded, error) {
 		e.keys[i] = xxh3.HashStringSeed(d.DocId, h)
 	}
 	return e, nil
+}
+
+// check makes sure that replicas can decode the command: a committed entry that
+// they cannot stops all of them, so none gets near the log.
+func (e encoded) check() error {
+	if _, err := raftfsm.DecodeEntry(encodeEntry([]*proposal{{encoded: e}}, 1)); err != nil {
+		return fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	return nil
 }
 
 // Proposal states. A caller that gives up takes the proposal back if the
@@ -268,14 +280,6 @@ func (p *proposer) append(group []*proposal) (pendingEntry, bool) {
 		return pendingEntry{}, false
 	}
 	data := encodeEntry(group, uint64(time.Now().UnixMilli()))
-	if _, err := raftfsm.DecodeEntry(data); err != nil {
-		// An entry that the replicas can't decode stops all of them: it must
-		// not reach the log, whatever put it together.
-		for _, pr := range group {
-			pr.outcome <- outcome{err: fmt.Errorf("%w: %w", errInvalid, err)}
-		}
-		return pendingEntry{}, false
-	}
 	p.g.met.entryCommands.Observe(float64(len(group)))
 	return pendingEntry{future: c.r.ApplyLog(raft.Log{Data: data}, 0), group: group, start: time.Now()}, true
 }

@@ -55,7 +55,11 @@ func answer[T any, P interface {
 // servePropose runs a forwarded command. It is not forwarded again: a node that
 // does not lead says so, and the sender finds the leader.
 func (n *Node) servePropose(ctx context.Context, r *nodev1.ProposeRequest) (proto.Message, error) {
-	res, err := n.proposeHere(ctx, encoded{command: r.Command, keys: r.Keys, exclusive: r.Exclusive || len(r.Keys) == 0})
+	e := encoded{command: r.Command, keys: r.Keys, exclusive: r.Exclusive || len(r.Keys) == 0}
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	res, err := n.proposeHere(ctx, e)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +84,9 @@ func (n *Node) stats() *nodev1.StatsReply {
 	r := &nodev1.StatsReply{
 		AppliedIndex: n.g.ad.applied(), LastContactMs: -1, UnixMs: time.Now().UnixMilli(),
 		Node: n.selfInfo(), ClusterId: n.g.clusterID(), FreeDiskBytes: n.budgets.freeDisk(), LowDisk: n.budgets.lowDisk(),
+	}
+	if err := n.g.m.Diverged(); err != nil {
+		r.Diverged = err.Error()
 	}
 	c := n.g.core.Load()
 	if c == nil {

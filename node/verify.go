@@ -24,7 +24,13 @@ func (n *Node) serveHash(ctx context.Context, r *nodev1.HashRequest) (proto.Mess
 		return nil, err
 	}
 	f := n.g.m.Facts()
-	return &nodev1.HashReply{AppliedIndex: f.applied, StateHash: f.stateHash[:]}, nil
+	r2 := &nodev1.HashReply{AppliedIndex: f.applied, StateHash: f.stateHash[:]}
+	if v := n.g.m.View(); v != nil {
+		defer v.Close()
+		hash := v.StateHash()
+		r2.AppliedIndex, r2.StateHash, r2.GraphHash = v.Applied(), hash[:], graphHash(v)
+	}
+	return r2, nil
 }
 
 // Verify compares the hashes of all members at one applied index.

@@ -168,8 +168,10 @@ type NodeInfo struct {
 	Zone              string                 `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`
 	Version           string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	MaxClusterVersion uint32                 `protobuf:"varint,7,opt,name=max_cluster_version,json=maxClusterVersion,proto3" json:"max_cluster_version,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Never to be given a vote.
+	ReadReplica   bool `protobuf:"varint,8,opt,name=read_replica,json=readReplica,proto3" json:"read_replica,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeInfo) Reset() {
@@ -249,6 +251,13 @@ func (x *NodeInfo) GetMaxClusterVersion() uint32 {
 		return x.MaxClusterVersion
 	}
 	return 0
+}
+
+func (x *NodeInfo) GetReadReplica() bool {
+	if x != nil {
+		return x.ReadReplica
+	}
+	return false
 }
 
 type Server struct {
@@ -813,6 +822,9 @@ type StatsReply struct {
 	Node          *NodeInfo `protobuf:"bytes,8,opt,name=node,proto3" json:"node,omitempty"`
 	ClusterId     string    `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	LowDisk       bool      `protobuf:"varint,10,opt,name=low_disk,json=lowDisk,proto3" json:"low_disk,omitempty"`
+	// Why this replica is not to be trusted; empty if it is.
+	Diverged      string `protobuf:"bytes,11,opt,name=diverged,proto3" json:"diverged,omitempty"`
+	Corrupt       string `protobuf:"bytes,12,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -915,6 +927,20 @@ func (x *StatsReply) GetLowDisk() bool {
 		return x.LowDisk
 	}
 	return false
+}
+
+func (x *StatsReply) GetDiverged() string {
+	if x != nil {
+		return x.Diverged
+	}
+	return ""
+}
+
+func (x *StatsReply) GetCorrupt() string {
+	if x != nil {
+		return x.Corrupt
+	}
+	return ""
 }
 
 type HashRequest struct {
@@ -1516,7 +1542,7 @@ var File_akidb_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x18akidb/node/v1/node.proto\x12\rakidb.node.v1\"\xd8\x01\n" +
+	"\x18akidb/node/v1/node.proto\x12\rakidb.node.v1\"\xfb\x01\n" +
 	"\bNodeInfo\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x1b\n" +
@@ -1524,7 +1550,8 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\trest_addr\x18\x04 \x01(\tR\brestAddr\x12\x12\n" +
 	"\x04zone\x18\x05 \x01(\tR\x04zone\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12.\n" +
-	"\x13max_cluster_version\x18\a \x01(\rR\x11maxClusterVersion\"}\n" +
+	"\x13max_cluster_version\x18\a \x01(\rR\x11maxClusterVersion\x12!\n" +
+	"\fread_replica\x18\b \x01(\bR\vreadReplica\"}\n" +
 	"\x06Server\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x14\n" +
@@ -1560,7 +1587,7 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\vTermRequest\"\x1f\n" +
 	"\tTermReply\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\"\x0e\n" +
-	"\fStatsRequest\"\xd1\x02\n" +
+	"\fStatsRequest\"\x87\x03\n" +
 	"\n" +
 	"StatsReply\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1b\n" +
@@ -1575,7 +1602,9 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\t \x01(\tR\tclusterId\x12\x19\n" +
 	"\blow_disk\x18\n" +
-	" \x01(\bR\alowDisk\"*\n" +
+	" \x01(\bR\alowDisk\x12\x1a\n" +
+	"\bdiverged\x18\v \x01(\tR\bdiverged\x12\x18\n" +
+	"\acorrupt\x18\f \x01(\tR\acorrupt\"*\n" +
 	"\vHashRequest\x12\x1b\n" +
 	"\tlog_index\x18\x01 \x01(\x04R\blogIndex\"n\n" +
 	"\tHashReply\x12#\n" +

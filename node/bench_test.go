@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestThroughput prints writes and linearizable reads a second of three nodes
+// in this process, with real fsync. It is a measurement, run by
+//
+//	AKIDB_BENCH=5s AKIDB_BENCH_CLIENTS=1,16,64,256 go test ./node -run TestThroughput -v
+func TestThroughput(t *testing.T) {
+	span, err := time.ParseDuration(os.Getenv("AKIDB_BENCH"))
+	if err != nil {
+		t.Skip("a measurement: set AKIDB_BENCH to a duration")
+	}
+	clients := "1,16,64,256"
+	if v := os.Getenv("AKIDB_BENCH_CLIENTS"); v != "" {
+		clients = v
+	}
+	stores := []string{logStoreWAL}
+	if v := os.Getenv("AKIDB_BENCH_STORES"); v != "" {
+		stores = strings.Split(v, ",")
+	}
+	const dim = 768
+	for _, store := range stores {
+		c := startCluster(t, 3, func(cfg *Config) {
+			cfg.HeartbeatTimeout = 0
+			cfg.LogStore = store
+			if os.Getenv("AKIDB_BENCH_MEM") == "" {
+				realConf(cfg)
+			}
+		})
+		col := "c"
+		if os.Getenv("AKIDB_BENCH_MEM") == "" {
+			col = createCollection(t, c.leader(), dim)
+		}
+		var seq atomic.Int64
+		for _, s := range strings.Split(clients, ",") {
+			n, err := strconv.Atoi(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := c.leader()
+			rate, p50, p99 := load(t, n, span, func(ctx context.Context, client int) error {
+				i := int(seq.Add(1))
+				_, err := l.Propose(ctx, upsert(col, fmt.Sprintf("d%d", i), dim, i))
+				return err
+			})
+			t.Logf("%s writes at leader:      %4d clients %8.0f/s p50 %v p99 %v", store, n, rate, p50, p99)
+			rate, p50, p99 = load(t, n, span, func(ctx context.Context, client int) error {
+				i := int(seq.Add(1))
+				_, err := c.nodes[c.names[client%3]].Propose(ctx, upsert(col, fmt.Sprintf("d%d", i), dim, i))
+				return err
+			})
+			t.Logf("%s writes at any node:    %4d clients %8.0f/s p50 %v p99 %v", store, n, rate, p50, p99)
+			rate, p50, p99 = load(t, n, span, func(ctx context.Context, client int) error {
+				return c.nodes[c.names[client%3]].awaitRead(ctx, ReadOptions{})
+			})
+			t.Logf("%s linearizable reads:    %4d clients %8.0f/s p50 %v p99 %v", store, n, rate, p50, p99)
+		}
+		c.stopAll()
+	}
+}
+
+func load(t *testing.T, clients int, span time.Duration, op func(ctx context.Context, client int) error) (rate float64, p50, p99 time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), span)
+	defer cancel()
+	lat := make([][]time.Duration, clients)
+	var wg sync.WaitGroup
+	start := time.Now()
+	for i := range clients {
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				t0 := time.Now()
+				if err := op(context.Background(), i); err != nil {
+					t.Errorf("client %d: %v", i, err)
+					return
+				}
+				lat[i] = append(lat[i], time.Since(t0))
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(start)
+	all := slices.Concat(lat...)
+	slices.Sort(all)
+	if len(all) == 0 {
+		return 0, 0, 0
+	}
+	return float64(len(all)) / took.Seconds(), all[len(all)/2].Round(10 * time.Microsecond), all[len(all)*99/100].Round(10 * time.Microsecond)
+}
