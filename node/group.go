@@ -126,6 +126,9 @@ func (g *group) openCore() (_ *raftCore, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if g.cfg.wrapLog != nil {
+		under = g.cfg.wrapLog(under)
+	}
 	defer func() {
 		if err != nil {
 			under.Close()

@@ -82,6 +82,8 @@ type Config struct {
 
 	// openMachine replaces raftfsm in tests of this package.
 	openMachine func(ctx context.Context, dir string) (machine, error)
+	// wrapLog puts a failing disk below the log in tests of this package.
+	wrapLog func(closableLogStore) closableLogStore
 }
 
 // Node is a running member.

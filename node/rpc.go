@@ -37,6 +37,7 @@ const (
 	methodHash
 	methodJoin
 	methodMember
+	methodVerify
 )
 
 const (

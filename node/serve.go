@@ -30,7 +30,9 @@ func (n *Node) serveRPC(ctx context.Context, m method, body []byte) (proto.Messa
 	case methodStats:
 		return n.stats(), nil
 	case methodHash:
-		return answer(body, func(r *nodev1.HashRequest) (proto.Message, error) { return n.serveHash(ctx, r) })
+		return answer(body, func(r *nodev1.HashRequest) (proto.Message, error) { return n.hash(ctx, r.LogIndex) })
+	case methodVerify:
+		return n.serveVerify(ctx)
 	case methodJoin:
 		return answer(body, func(r *nodev1.JoinRequest) (proto.Message, error) { return n.serveJoin(ctx, r) })
 	case methodMember:

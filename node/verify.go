@@ -5,7 +5,9 @@ package node
 import (
 	"context"
 	"encoding/hex"
+	"fmt"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -18,24 +20,58 @@ type MemberHash struct {
 	AppliedIndex                      uint64
 }
 
-// serveHash answers with this replica's hashes at log index or later.
-func (n *Node) serveHash(ctx context.Context, r *nodev1.HashRequest) (proto.Message, error) {
-	if err := n.g.ad.wait(ctx, r.LogIndex); err != nil {
+// holdTimeout bounds how long Verify keeps proposals waiting.
+const holdTimeout = 3 * time.Second
+
+// Verify compares the hashes of all members at one applied index. The leader
+// holds new entries back for the moment that the members need to reach the
+// same index, so that the answer is exact under load too.
+func (n *Node) Verify(ctx context.Context) ([]MemberHash, error) {
+	ctx, cancel := withDefaultTimeout(ctx)
+	defer cancel()
+	id, addr := n.g.leader()
+	if id == n.cfg.NodeID {
+		return n.verifyHere(ctx)
+	}
+	if id == "" {
+		return nil, ErrNoLeader
+	}
+	var r nodev1.VerifyReply
+	if err := n.rpc.call(ctx, addr, laneControl, methodVerify, &nodev1.VerifyRequest{}, &r); err != nil {
 		return nil, err
 	}
-	f := n.g.m.Facts()
-	r2 := &nodev1.HashReply{AppliedIndex: f.applied, StateHash: f.stateHash[:]}
-	if v := n.g.m.View(); v != nil {
-		defer v.Close()
-		hash := v.StateHash()
-		r2.AppliedIndex, r2.StateHash, r2.GraphHash = v.Applied(), hash[:], graphHash(v)
+	out := make([]MemberHash, len(r.Members))
+	for i, m := range r.Members {
+		out[i] = MemberHash{NodeID: m.NodeId, AppliedIndex: m.AppliedIndex, StateHash: hex.EncodeToString(m.StateHash), GraphHash: m.GraphHash, Err: m.Error}
 	}
-	return r2, nil
+	return out, nil
 }
 
-// Verify compares the hashes of all members at one applied index.
-func (n *Node) Verify(ctx context.Context) ([]MemberHash, error) {
-	p, err := n.g.reads.readIndex(ctx)
+func (n *Node) serveVerify(ctx context.Context) (proto.Message, error) {
+	hashes, err := n.verifyHere(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &nodev1.VerifyReply{}
+	for _, h := range hashes {
+		b, err := hex.DecodeString(h.StateHash)
+		if err != nil {
+			return nil, err
+		}
+		r.Members = append(r.Members, &nodev1.HashReply{NodeId: h.NodeID, AppliedIndex: h.AppliedIndex, StateHash: b, GraphHash: h.GraphHash, Error: h.Err})
+	}
+	return r, nil
+}
+
+func (n *Node) verifyHere(ctx context.Context) ([]MemberHash, error) {
+	ctx, cancel := context.WithTimeout(ctx, holdTimeout)
+	defer cancel()
+	release, err := n.g.props.hold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	p, err := n.g.reads.local.do(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -45,16 +81,7 @@ func (n *Node) Verify(ctx context.Context) ([]MemberHash, error) {
 	for i, s := range servers {
 		wg.Go(func() {
 			out[i].NodeID = string(s.ID)
-			var r nodev1.HashReply
-			err := error(nil)
-			if string(s.ID) == n.cfg.NodeID {
-				var m proto.Message
-				if m, err = n.serveHash(ctx, &nodev1.HashRequest{LogIndex: p.index}); err == nil {
-					proto.Merge(&r, m)
-				}
-			} else {
-				err = n.rpc.call(ctx, n.g.addrOf(s), laneControl, methodHash, &nodev1.HashRequest{LogIndex: p.index}, &r)
-			}
+			r, err := n.hashOf(ctx, out[i].NodeID, n.g.addrOf(s), p.index)
 			if err != nil {
 				out[i].Err = err.Error()
 				return
@@ -64,4 +91,48 @@ func (n *Node) Verify(ctx context.Context) ([]MemberHash, error) {
 	}
 	wg.Wait()
 	return out, nil
+}
+
+func (n *Node) hashOf(ctx context.Context, id, addr string, index uint64) (*nodev1.HashReply, error) {
+	if id == n.cfg.NodeID {
+		return n.hash(ctx, index)
+	}
+	r := new(nodev1.HashReply)
+	err := n.rpc.call(ctx, addr, laneControl, methodHash, &nodev1.HashRequest{LogIndex: index}, r)
+	return r, err
+}
+
+// hash is this replica's hashes at log index or later.
+func (n *Node) hash(ctx context.Context, index uint64) (*nodev1.HashReply, error) {
+	if err := n.g.ad.wait(ctx, index); err != nil {
+		return nil, fmt.Errorf("log index %d not reached: %w", index, err)
+	}
+	if v := n.g.m.View(); v != nil {
+		defer v.Close()
+		h := v.StateHash()
+		return &nodev1.HashReply{AppliedIndex: v.Applied(), StateHash: h[:], GraphHash: graphHash(v)}, nil
+	}
+	f := n.g.m.Facts()
+	return &nodev1.HashReply{AppliedIndex: f.applied, StateHash: f.stateHash[:]}, nil
+}
+
+// hold keeps new entries back until release, and waits for those under way.
+func (p *proposer) hold(ctx context.Context) (release func(), err error) {
+	got := 0
+	free := func() {
+		for range got {
+			<-p.slots
+		}
+		p.poke()
+	}
+	for range cap(p.slots) {
+		select {
+		case p.slots <- struct{}{}:
+			got++
+		case <-ctx.Done():
+			free()
+			return nil, ctx.Err()
+		}
+	}
+	return free, nil
 }

@@ -79,7 +79,7 @@ func (x MemberRequest_Op) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberRequest_Op.Descriptor instead.
 func (MemberRequest_Op) EnumDescriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{16, 0}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type ErrorReply_Code int32
@@ -155,7 +155,7 @@ func (x ErrorReply_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorReply_Code.Descriptor instead.
 func (ErrorReply_Code) EnumDescriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{18, 0}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // NodeInfo is what a node says of itself.
@@ -989,10 +989,13 @@ func (x *HashRequest) GetLogIndex() uint64 {
 }
 
 type HashReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	AppliedIndex  uint64                 `protobuf:"varint,1,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	StateHash     []byte                 `protobuf:"bytes,2,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
-	GraphHash     string                 `protobuf:"bytes,3,opt,name=graph_hash,json=graphHash,proto3" json:"graph_hash,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	AppliedIndex uint64                 `protobuf:"varint,1,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	StateHash    []byte                 `protobuf:"bytes,2,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
+	GraphHash    string                 `protobuf:"bytes,3,opt,name=graph_hash,json=graphHash,proto3" json:"graph_hash,omitempty"`
+	// In a VerifyReply only.
+	NodeId        string `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1048,6 +1051,100 @@ func (x *HashReply) GetGraphHash() string {
 	return ""
 }
 
+func (x *HashReply) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *HashReply) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+type VerifyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyRequest) Reset() {
+	*x = VerifyRequest{}
+	mi := &file_akidb_node_v1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyRequest) ProtoMessage() {}
+
+func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_node_v1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
+func (*VerifyRequest) Descriptor() ([]byte, []int) {
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+type VerifyReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Members       []*HashReply           `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VerifyReply) Reset() {
+	*x = VerifyReply{}
+	mi := &file_akidb_node_v1_node_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VerifyReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VerifyReply) ProtoMessage() {}
+
+func (x *VerifyReply) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_node_v1_node_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VerifyReply.ProtoReflect.Descriptor instead.
+func (*VerifyReply) Descriptor() ([]byte, []int) {
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *VerifyReply) GetMembers() []*HashReply {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 // JoinRequest asks the leader to admit the sender as a non-voter.
 type JoinRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1062,7 +1159,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[14]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1074,7 +1171,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[14]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1087,7 +1184,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *JoinRequest) GetNode() *NodeInfo {
@@ -1120,7 +1217,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[15]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1229,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[15]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1242,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *JoinReply) GetClusterId() string {
@@ -1168,7 +1265,7 @@ type MemberRequest struct {
 
 func (x *MemberRequest) Reset() {
 	*x = MemberRequest{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[16]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1277,7 @@ func (x *MemberRequest) String() string {
 func (*MemberRequest) ProtoMessage() {}
 
 func (x *MemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[16]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1290,7 @@ func (x *MemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRequest.ProtoReflect.Descriptor instead.
 func (*MemberRequest) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MemberRequest) GetOp() MemberRequest_Op {
@@ -1232,7 +1329,7 @@ type MemberReply struct {
 
 func (x *MemberReply) Reset() {
 	*x = MemberReply{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[17]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1341,7 @@ func (x *MemberReply) String() string {
 func (*MemberReply) ProtoMessage() {}
 
 func (x *MemberReply) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[17]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1354,7 @@ func (x *MemberReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReply.ProtoReflect.Descriptor instead.
 func (*MemberReply) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 // ErrorReply is an error with its class kept.
@@ -1274,7 +1371,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[18]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1286,7 +1383,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[18]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1299,7 +1396,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ErrorReply) GetCode() ErrorReply_Code {
@@ -1352,7 +1449,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[19]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1364,7 +1461,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[19]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1377,7 +1474,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -1428,7 +1525,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[20]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1537,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[20]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1550,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *File) GetPath() string {
@@ -1489,7 +1586,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[21]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1501,7 +1598,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[21]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1514,7 +1611,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *FetchRequest) GetExportId() string {
@@ -1606,13 +1703,18 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\bdiverged\x18\v \x01(\tR\bdiverged\x12\x18\n" +
 	"\acorrupt\x18\f \x01(\tR\acorrupt\"*\n" +
 	"\vHashRequest\x12\x1b\n" +
-	"\tlog_index\x18\x01 \x01(\x04R\blogIndex\"n\n" +
+	"\tlog_index\x18\x01 \x01(\x04R\blogIndex\"\x9d\x01\n" +
 	"\tHashReply\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12\x1d\n" +
 	"\n" +
 	"state_hash\x18\x02 \x01(\fR\tstateHash\x12\x1d\n" +
 	"\n" +
-	"graph_hash\x18\x03 \x01(\tR\tgraphHash\"o\n" +
+	"graph_hash\x18\x03 \x01(\tR\tgraphHash\x12\x17\n" +
+	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\"\x0f\n" +
+	"\rVerifyRequest\"A\n" +
+	"\vVerifyReply\x122\n" +
+	"\amembers\x18\x01 \x03(\v2\x18.akidb.node.v1.HashReplyR\amembers\"o\n" +
 	"\vJoinRequest\x12+\n" +
 	"\x04node\x18\x01 \x01(\v2\x17.akidb.node.v1.NodeInfoR\x04node\x12\x1d\n" +
 	"\n" +
@@ -1685,7 +1787,7 @@ func file_akidb_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_akidb_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_akidb_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_akidb_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_akidb_node_v1_node_proto_goTypes = []any{
 	(MemberRequest_Op)(0),    // 0: akidb.node.v1.MemberRequest.Op
 	(ErrorReply_Code)(0),     // 1: akidb.node.v1.ErrorReply.Code
@@ -1703,30 +1805,33 @@ var file_akidb_node_v1_node_proto_goTypes = []any{
 	(*StatsReply)(nil),       // 13: akidb.node.v1.StatsReply
 	(*HashRequest)(nil),      // 14: akidb.node.v1.HashRequest
 	(*HashReply)(nil),        // 15: akidb.node.v1.HashReply
-	(*JoinRequest)(nil),      // 16: akidb.node.v1.JoinRequest
-	(*JoinReply)(nil),        // 17: akidb.node.v1.JoinReply
-	(*MemberRequest)(nil),    // 18: akidb.node.v1.MemberRequest
-	(*MemberReply)(nil),      // 19: akidb.node.v1.MemberReply
-	(*ErrorReply)(nil),       // 20: akidb.node.v1.ErrorReply
-	(*Manifest)(nil),         // 21: akidb.node.v1.Manifest
-	(*File)(nil),             // 22: akidb.node.v1.File
-	(*FetchRequest)(nil),     // 23: akidb.node.v1.FetchRequest
+	(*VerifyRequest)(nil),    // 16: akidb.node.v1.VerifyRequest
+	(*VerifyReply)(nil),      // 17: akidb.node.v1.VerifyReply
+	(*JoinRequest)(nil),      // 18: akidb.node.v1.JoinRequest
+	(*JoinReply)(nil),        // 19: akidb.node.v1.JoinReply
+	(*MemberRequest)(nil),    // 20: akidb.node.v1.MemberRequest
+	(*MemberReply)(nil),      // 21: akidb.node.v1.MemberReply
+	(*ErrorReply)(nil),       // 22: akidb.node.v1.ErrorReply
+	(*Manifest)(nil),         // 23: akidb.node.v1.Manifest
+	(*File)(nil),             // 24: akidb.node.v1.File
+	(*FetchRequest)(nil),     // 25: akidb.node.v1.FetchRequest
 }
 var file_akidb_node_v1_node_proto_depIdxs = []int32{
 	2,  // 0: akidb.node.v1.HelloRequest.from:type_name -> akidb.node.v1.NodeInfo
 	2,  // 1: akidb.node.v1.HelloReply.node:type_name -> akidb.node.v1.NodeInfo
 	3,  // 2: akidb.node.v1.HelloReply.servers:type_name -> akidb.node.v1.Server
 	2,  // 3: akidb.node.v1.StatsReply.node:type_name -> akidb.node.v1.NodeInfo
-	2,  // 4: akidb.node.v1.JoinRequest.node:type_name -> akidb.node.v1.NodeInfo
-	0,  // 5: akidb.node.v1.MemberRequest.op:type_name -> akidb.node.v1.MemberRequest.Op
-	1,  // 6: akidb.node.v1.ErrorReply.code:type_name -> akidb.node.v1.ErrorReply.Code
-	2,  // 7: akidb.node.v1.ErrorReply.leader:type_name -> akidb.node.v1.NodeInfo
-	22, // 8: akidb.node.v1.Manifest.files:type_name -> akidb.node.v1.File
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	15, // 4: akidb.node.v1.VerifyReply.members:type_name -> akidb.node.v1.HashReply
+	2,  // 5: akidb.node.v1.JoinRequest.node:type_name -> akidb.node.v1.NodeInfo
+	0,  // 6: akidb.node.v1.MemberRequest.op:type_name -> akidb.node.v1.MemberRequest.Op
+	1,  // 7: akidb.node.v1.ErrorReply.code:type_name -> akidb.node.v1.ErrorReply.Code
+	2,  // 8: akidb.node.v1.ErrorReply.leader:type_name -> akidb.node.v1.NodeInfo
+	24, // 9: akidb.node.v1.Manifest.files:type_name -> akidb.node.v1.File
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_akidb_node_v1_node_proto_init() }
@@ -1740,7 +1845,7 @@ func file_akidb_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_akidb_node_v1_node_proto_rawDesc), len(file_akidb_node_v1_node_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
