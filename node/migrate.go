@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/akidb/akidb/internal/storage"
 )
 
 // MigrateLog turns the logs in a stopped node's data directory from one kind of
@@ -67,7 +69,7 @@ func migrateGroup(dir, from, to string) (n uint64, err error) {
 	if err := os.Rename(tmp, newDir); err != nil {
 		return 0, err
 	}
-	if err := syncDir(dir); err != nil {
+	if err := storage.SyncDir(storage.Disk(), dir); err != nil {
 		return 0, err
 	}
 	return n, removeDir(oldDir)
@@ -77,7 +79,7 @@ func removeDir(path string) error {
 	if err := os.RemoveAll(path); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return storage.SyncDir(storage.Disk(), filepath.Dir(path))
 }
 
 // copyLog copies all entries and reads them back.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/hashicorp/raft"
@@ -124,10 +123,10 @@ func openOffline(ctx context.Context, cfg Config) (_ *offline, err error) {
 		return nil, err
 	}
 	dir := filepath.Join(c.DataDir, "groups", groupID)
-	if _, err := os.Stat(identityPath(dir)); err != nil {
+	if _, err := c.files().Stat(identityPath(dir)); err != nil {
 		return nil, fmt.Errorf("node: %s holds no member of a cluster: %w", c.DataDir, err)
 	}
-	if err := claimDataDir(c.DataDir, c.NodeID); err != nil {
+	if err := claimDataDir(c.files(), c.DataDir, c.NodeID); err != nil {
 		return nil, err
 	}
 	g := &group{id: groupID, dir: dir, cfg: c, log: c.Logger}
@@ -137,22 +136,22 @@ func openOffline(ctx context.Context, cfg Config) (_ *offline, err error) {
 			s.close()
 		}
 	}()
-	if g.identity, err = loadIdentity(dir); err != nil {
+	if g.identity, err = loadIdentity(c.files(), dir); err != nil {
 		return nil, err
 	}
 	// Taking the stable store first makes sure that the node is stopped.
-	if g.stable, err = openBolt(filepath.Join(dir, "stable.db")); err != nil {
+	if g.stable, err = openStable(c.FS, dir); err != nil {
 		return nil, err
 	}
 	if g.m, err = c.openMachine(ctx, dir); err != nil {
 		return nil, err
 	}
-	if g.snaps, err = newSnapshotStore(filepath.Join(dir, "snapshots"), g.m, c.Logger); err != nil {
+	if g.snaps, err = newSnapshotStore(c.files(), filepath.Join(dir, "snapshots"), g.m, c.Logger); err != nil {
 		return nil, err
 	}
 	g.ad = &adapter{m: g.m, snaps: g.snaps}
 	g.ad.advance(g.m.Applied())
-	under, err := openLogStore(dir, c.LogStore, raftLogger(c.Logger))
+	under, err := openLogStore(c.FS, dir, c.LogStore, raftLogger(c.Logger))
 	if err != nil {
 		return nil, err
 	}
