@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
@@ -179,6 +180,9 @@ func newClusterRemove(conn *connection) *cobra.Command {
 		Use: "remove NODE-ID", Short: "Take a node that left for good out of the cluster", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(func(cl *client.Client) error {
+				if err := isMember(cmd.Context(), cl, args[0]); err != nil {
+					return err
+				}
 				_, err := cl.RemoveMember(cmd.Context(), &clusterv1.RemoveMemberRequest{NodeId: args[0]})
 				return said(cmd, err, "removed %s\n", args[0])
 			})
@@ -191,6 +195,9 @@ func newClusterPromote(conn *connection) *cobra.Command {
 		Use: "promote NODE-ID", Short: "Give a read replica a vote", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(func(cl *client.Client) error {
+				if err := isMember(cmd.Context(), cl, args[0]); err != nil {
+					return err
+				}
 				_, err := cl.PromoteMember(cmd.Context(), &clusterv1.PromoteMemberRequest{NodeId: args[0]})
 				return said(cmd, err, "%s votes\n", args[0])
 			})
@@ -207,10 +214,56 @@ func newClusterTransfer(conn *connection) *cobra.Command {
 				req.NodeId = args[0]
 			}
 			return conn.with(func(cl *client.Client) error {
-				out, err := cl.TransferLeader(cmd.Context(), req)
-				return said(cmd, err, "%s leads\n", out.GetLeaderId())
+				before, err := cl.Leader(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if _, err := cl.TransferLeader(cmd.Context(), req); err != nil {
+					return err
+				}
+				now, err := leaderAfter(cmd.Context(), cl, before)
+				return said(cmd, err, "%s leads\n", now)
 			})
 		},
+	}
+}
+
+// isMember refuses names that are none: taking out who is not in succeeds on the
+// server, which a mistyped name must not.
+func isMember(ctx context.Context, cl *client.Client, nodeID string) error {
+	out, err := cl.Members(ctx)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, m := range out.Members {
+		if m.NodeId == nodeID {
+			return nil
+		}
+		names = append(names, m.NodeId)
+	}
+	return fmt.Errorf("there is no member %q; the members are %s", nodeID, strings.Join(names, ", "))
+}
+
+// leaderAfter waits until the cluster knows the leader of a later term.
+func leaderAfter(ctx context.Context, cl *client.Client, before *clusterv1.LeaderResponse) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	tick := time.NewTicker(convergePoll)
+	defer tick.Stop()
+	for {
+		now, err := cl.Leader(ctx)
+		if err != nil {
+			return "", err
+		}
+		if now.Term > before.Term {
+			return now.NodeId, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return "", fmt.Errorf("%s still leads", now.NodeId)
+		}
 	}
 }
 

@@ -47,7 +47,8 @@ the default; "akidb config check" shows what comes out. docs/cli.md has examples
 
 // serve runs a node until ctx ends. What is started first is stopped last.
 func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error) {
-	log := newLogger(cfg, logTo)
+	base := newLogger(cfg, logTo) // the node adds its id itself
+	log := base.With("node", cfg.NodeID)
 	for _, name := range cfg.UnknownEnv {
 		log.Warn("unknown variable in the environment", "name", name)
 	}
@@ -69,7 +70,7 @@ func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error
 	}
 	defer lis.close()
 
-	n, err := node.Open(ctx, nodeConfig(cfg, log, registry, peerServerTLS, peerClientTLS))
+	n, err := node.Open(ctx, nodeConfig(cfg, base, registry, peerServerTLS, peerClientTLS))
 	if err != nil {
 		return err
 	}
@@ -124,9 +125,9 @@ func newLogger(cfg *settings.Serve, w io.Writer) *slog.Logger {
 	_ = level.UnmarshalText([]byte(cfg.LogLevel)) // validated
 	opts := &slog.HandlerOptions{Level: level}
 	if cfg.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, opts)).With("node", cfg.NodeID)
+		return slog.New(slog.NewJSONHandler(w, opts))
 	}
-	return slog.New(slog.NewTextHandler(w, opts)).With("node", cfg.NodeID)
+	return slog.New(slog.NewTextHandler(w, opts))
 }
 
 func nodeConfig(cfg *settings.Serve, log *slog.Logger, reg prometheus.Registerer, serverTLS, clientTLS *tls.Config) node.Config {

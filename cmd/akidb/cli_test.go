@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/akidb/akidb/client"
+	"github.com/akidb/akidb/cmd/akidb/internal/localcluster"
+	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
+)
+
+// The test binary is akidb when it is called so: scripts run it, and so do the
+// clusters that the tests start.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"akidb": main})
+}
+
+// testdata/*.txtar are sessions at a terminal. Beside the usual commands they
+// have `cluster N`, which starts N nodes and sets AKIDB_ENDPOINTS, AKIDB_CA_CERT
+// and REST1; nodes end with the script.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("XDG_CACHE_HOME", env.WorkDir+"/.cache")
+			return nil
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"cluster": func(ts *testscript.TestScript, _ bool, args []string) {
+				n := 1
+				if len(args) > 0 {
+					_, err := fmt.Sscan(args[0], &n)
+					ts.Check(err)
+				}
+				dir := ts.MkAbs(".cluster")
+				ts.Check(os.MkdirAll(dir, 0o700))
+				c, cleanup, err := startLocal(context.Background(), localcluster.Options{Binary: akidbBinary(dir), Dir: dir, Nodes: n})
+				ts.Check(err)
+				ts.Defer(func() { _ = cleanup() })
+				ts.Setenv("AKIDB_ENDPOINTS", strings.Join(c.Endpoints(), ","))
+				ts.Setenv("AKIDB_CA_CERT", c.CACert)
+				ts.Setenv("REST1", "https://"+c.Nodes[0].REST)
+			},
+		},
+	})
+}
+
+// akidbBinary is a name for the test binary under which it is akidb.
+func akidbBinary(dir string) string {
+	self, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	link := filepath.Join(dir, "akidb")
+	_ = os.Symlink(self, link) // it may be there already
+	return link
+}
+
+func startTestCluster(t *testing.T, nodes int, flags ...string) (*localcluster.Cluster, *client.Client) {
+	t.Helper()
+	dir := t.TempDir()
+	c, cleanup, err := startLocal(t.Context(), localcluster.Options{Binary: akidbBinary(dir), Dir: dir, Nodes: nodes, Flags: flags})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cleanup(); err != nil {
+			t.Error(err)
+		}
+	})
+	cl, err := c.Client(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cl.Close() })
+	return c, cl
+}
+
+// Goal: an import that is interrupted and started again applies every row once.
+// Method: it is cut down while batches are under way; those that were applied
+// without an answer must keep their version when they are sent again.
+func TestImportGoesOnExactlyOnce(t *testing.T) {
+	_, cl := startTestCluster(t, 1)
+	const rows, batch = 3000, 50
+	var file []byte
+	for i := range rows {
+		file = binary.LittleEndian.AppendUint32(file, 3)
+		for j := range 3 {
+			file = binary.LittleEndian.AppendUint32(file, math.Float32bits(float32(i*3+j)))
+		}
+	}
+	path := filepath.Join(t.TempDir(), "a.fvecs")
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	job := importJob{collection: "c", path: path, batch: batch, inFlight: 8, stateDir: t.TempDir(), index: indexFlags{metric: "l2"}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	first := job
+	res, err := first.run(ctx, cl, func(int) func(int) {
+		return func(done int) {
+			if done >= rows/3 {
+				cancel()
+			}
+		}
+	})
+	if err == nil || !strings.Contains(err.Error(), "start the same command again") {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	before := versions(t, cl)
+	again := job
+	if res, err = again.run(t.Context(), cl, nil); err != nil || res.Resumed < rows/3 || res.Resumed+res.Rows != rows {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	after := versions(t, cl)
+	if len(after) != rows {
+		t.Fatalf("%d rows, want %d", len(after), rows)
+	}
+	for id, v := range before {
+		if after[id] != v {
+			t.Fatalf("row %s was written at %d and again at %d (of %d rows that were there before)", id, v, after[id], len(before))
+		}
+	}
+	t.Logf("%d rows were there, %d acknowledged, when the first run ended", len(before), res.Resumed)
+	if left, _ := filepath.Glob(filepath.Join(job.stateDir, "*")); len(left) > 0 {
+		t.Fatalf("state left behind: %v", left)
+	}
+}
+
+func versions(t *testing.T, cl *client.Client) map[string]uint64 {
+	t.Helper()
+	out := map[string]uint64{}
+	for cursor := ""; ; {
+		page, err := cl.Scroll(t.Context(), &collectionv1.ScrollRequest{CollectionId: "c", Limit: 1000, Cursor: cursor})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range page.Documents {
+			out[d.DocId] = d.Version
+		}
+		if cursor = page.NextCursor; cursor == "" {
+			return out
+		}
+	}
+}
+
+// Goal: the ledger's audit can fail. Method: documents are deleted and written
+// again behind its back.
+func TestAuditFindsWhatIsWrong(t *testing.T) {
+	_, cl := startTestCluster(t, 1)
+	l, err := newLedger(t.Context(), cl, "ledger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := l.start(t.Context(), cl, "w", 2)
+	if err := l.waitAcked(t.Context(), 20); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	if a, err := l.audit(t.Context(), cl); err != nil || a.Lost != 0 || a.Duplicated != 0 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+	if _, err := cl.Delete(t.Context(), &collectionv1.DeleteRequest{CollectionId: "ledger", DocId: "w0-000001"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"w1-000002", "stranger"} {
+		if _, err := cl.Upsert(t.Context(), &collectionv1.UpsertRequest{CollectionId: "ledger", DocId: id, Vector: make([]float32, ledgerDim)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a, err := l.audit(t.Context(), cl); err != nil || a.Lost != 1 || a.Duplicated != 2 {
+		t.Fatalf("%+v, %v", a, err)
+	}
+}
+
+func TestLongestGap(t *testing.T) {
+	base := time.Now()
+	at := func(ms int) time.Time { return base.Add(time.Duration(ms) * time.Millisecond) }
+	l := &ledger{acks: []time.Time{at(0), at(10), at(90), at(95), at(140)}}
+	if got := l.longestGap(at(12)); got != 80*time.Millisecond {
+		t.Fatalf("got %v", got)
+	}
+	if got := l.longestGap(at(91)); got != 45*time.Millisecond {
+		t.Fatalf("got %v", got)
+	}
+}
+
+func TestPercentiles(t *testing.T) {
+	var d []time.Duration
+	for i := 1; i <= 200; i++ {
+		d = append(d, time.Duration(i)*time.Millisecond)
+	}
+	if p50, p99 := percentileMS(d, 50), percentileMS(d, 99); p50 != 100 || p99 != 198 {
+		t.Fatal(p50, p99)
+	}
+	if percentileMS(nil, 50) != 0 || percentileMS(d[:1], 99) != 1 {
+		t.Fatal("edges")
+	}
+}
