@@ -22,6 +22,10 @@ func (x *Index) build() {
 		case g == nil:
 			next = nil
 			worked = current.step()
+			if current.g.poor && !x.cfg.VectorsOnDisk {
+				x.rebuildPlain(current.g)
+				worked = true
+			}
 		default:
 			if next == nil || next.g != g {
 				next = newBuilder(g, x.cfg.Workers)
@@ -36,17 +40,39 @@ func (x *Index) build() {
 			x.signalIdle()
 			select {
 			case <-x.wake:
+			case req := <-x.checkpoints:
+				req.reply <- x.writeCheckpoint(req.ctx, x.current.Load())
 			case <-x.stop:
 				return
 			}
 			continue
 		}
 		select {
+		case req := <-x.checkpoints:
+			req.reply <- x.writeCheckpoint(req.ctx, x.current.Load())
 		case <-x.stop:
 			return
 		default:
 		}
 	}
+}
+
+// rebuildPlain begins the current generation anew, without codes.
+func (x *Index) rebuildPlain(g *generation) {
+	g.poor = false
+	fresh, err := newGeneration(&x.cfg, g.id, g.sealedAt)
+	if err != nil {
+		x.cfg.Warn("a graph without codes was not begun", err)
+		return
+	}
+	fresh.plain.Store(true)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.next != nil { // a seal came first
+		fresh.release()
+		return
+	}
+	x.next = fresh
 }
 
 // signalIdle lets waiters look at the status again.

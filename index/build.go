@@ -3,6 +3,7 @@
 package index
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"sync"
@@ -73,7 +74,7 @@ func (b *builder) step() bool {
 		return false
 	}
 	if !b.prepare(from, to) {
-		return false
+		return g.plain.Load() && from == 0
 	}
 	if from == 0 && to > 64 {
 		// The first batch of codes has no graph to search: in small steps.
@@ -83,6 +84,9 @@ func (b *builder) step() bool {
 		}
 	} else {
 		b.insertBatch(from, to)
+	}
+	for v := from; v < to; v++ {
+		g.vectorsHash.add(g.vectorHash(v))
 	}
 	g.graphed.Store(to)
 	return true
@@ -115,10 +119,7 @@ func (b *builder) insertBatch(from, to uint32) {
 			w.hash.add(rowHash(v, layer, row[:rowLen(row)]))
 		}
 	})
-	for _, w := range b.workers {
-		hash.add(w.hash)
-		w.hash = digest{}
-	}
+	hash.add(b.takeHash())
 	_, top, _ := g.graph.entryPoint()
 	for v := from; v < to; v++ {
 		if l := g.graph.level(v); l > top || from == 0 && v == 0 {
@@ -163,11 +164,20 @@ func (b *builder) encode(from, to uint32) bool {
 			fresh.rows.grow(int(to))
 			b.parallel(int(to), func(_ *buildWorker, i int) { fresh.add(g, uint32(i)) })
 			fresh.checked = to
+			if from == 0 && !fresh.orders(b, to) {
+				fresh.release()
+				g.plain.Store(true)
+				return false
+			}
 			g.codes.Store(fresh)
 			codes.release()
-			return true
+			codes = fresh
+		} else {
+			codes.checked = to
 		}
-		codes.checked = to
+		if from > 0 {
+			g.poor = !codes.orders(b, from)
+		}
 	}
 	codes.rows.grow(int(to))
 	b.parallel(int(to-from), func(_ *buildWorker, i int) { codes.add(g, from+uint32(i)) })
@@ -233,7 +243,7 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 				w.pool.insert(c)
 			}
 		}
-		w.choose(g, w.pool.items, g.graph.width(layer))
+		w.choose(g, v, w.pool.items, g.graph.width(layer))
 		setRow(g.graph.row(v, layer), w.chosen)
 		for _, u := range w.chosen {
 			w.edges = append(w.edges, edge{uint32(layer), u, v})
@@ -247,8 +257,21 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 // squared distances gave the best recall for the vertices visited on sets of 64
 // to 784 dimensions; M links and no tolerance, as HNSW has it, needs a tenth
 // more and finds a third less by inner product.
-func (w *buildWorker) choose(g *generation, candidates []uint64, limit int) {
+// At most half of them may be the vertex's equals, chosen by hash: in a crowd of
+// equal vectors the lowest would have all links, and the crowd none to elsewhere.
+func (w *buildWorker) choose(g *generation, of uint32, candidates []uint64, limit int) {
 	w.chosen = w.chosen[:0]
+	equals := 0
+	for equals < len(candidates) && candidateKey(candidates[equals]) == g.zeroKey() {
+		equals++
+	}
+	if equals > limit/2 {
+		slices.SortFunc(candidates[:equals], func(a, b uint64) int {
+			return cmp.Compare(mix(uint64(of)<<32|uint64(candidateVertex(a))), mix(uint64(of)<<32|uint64(candidateVertex(b))))
+		})
+		copy(candidates[limit/2:], candidates[equals:])
+		candidates = candidates[:len(candidates)-equals+limit/2]
+	}
 	if len(candidates) <= 1 {
 		for _, c := range candidates {
 			w.chosen = append(w.chosen, candidateVertex(c))
@@ -302,7 +325,7 @@ func (b *builder) link(w *buildWorker, edges []edge, from uint32) {
 			w.merged = append(w.merged, candidate(w.keys[i], u))
 		}
 		slices.Sort(w.merged)
-		w.choose(g, w.merged, len(row))
+		w.choose(g, target, w.merged, len(row))
 		links = w.chosen
 	}
 	setRow(row, links)

@@ -35,21 +35,36 @@ type codec struct {
 const (
 	firstTraining = 1024
 	sampleRows    = 2048
+	centreRows    = 256
 	// sampleValues is how many deviations the scale is taken from.
 	sampleValues = 1 << 17
 )
 
+// codecDim is how many codes a vector has.
+func codecDim(cfg *Config) int {
+	if cfg.Metric == distance.Dot {
+		return cfg.Dimension + 1
+	}
+	return cfg.Dimension
+}
+
+// newCodec is one that has not been trained.
+func newCodec(cfg *Config) *codec {
+	c := &codec{dim: codecDim(cfg), lifted: cfg.Metric == distance.Dot}
+	c.width = (c.dim + 63) &^ 63
+	c.termed = c.width-c.dim >= 8
+	return c
+}
+
 // trainCodec trains on vertices [0, n).
 func trainCodec(g *generation, n uint32) *codec {
-	c := &codec{trained: n, dim: g.cfg.Dimension, lifted: g.norms != nil}
+	c := newCodec(g.cfg)
+	c.trained = n
 	if c.lifted {
-		c.dim++
 		for v := range n {
 			c.radius = max(c.radius, g.norm(v))
 		}
 	}
-	c.width = (c.dim + 63) &^ 63
-	c.termed = c.width-c.dim >= 8
 	c.offset = make([]float32, c.dim)
 	rows := min(n, sampleRows)
 	step := n / rows
@@ -57,15 +72,20 @@ func trainCodec(g *generation, n uint32) *codec {
 	if !c.lifted && c.trainIntegers(g, rows, step) {
 		return c
 	}
-	sums := make([]float64, c.dim)
-	for i := range rows {
-		c.expand(g, i*step, row)
+	// The centre is between quantiles, which outliers do not move.
+	columns := min(rows, centreRows)
+	values := make([]float32, int(columns)*c.dim)
+	for i := range columns {
+		c.expand(g, i*(n/columns), row)
 		for d, x := range row {
-			sums[d] += float64(x)
+			values[d*int(columns)+int(i)] = x
 		}
 	}
-	for d := range sums {
-		c.offset[d] = float32(sums[d] / float64(rows))
+	for d := range c.offset {
+		col := values[d*int(columns) : (d+1)*int(columns)]
+		slices.Sort(col)
+		cut := int(columns) / 16
+		c.offset[d] = col[cut]/2 + col[len(col)-1-cut]/2
 	}
 	var deviations []float32
 	every := max(1, int(rows)*c.dim/sampleValues)
@@ -171,6 +191,73 @@ func (c *codec) encode(dst []byte, x []float32) bool {
 		}
 	}
 	return lossless
+}
+
+// Of the trial whether codes order vectors well enough: so many vertices, each
+// compared with so many others at most.
+const (
+	trials     = 24
+	trialNear  = 10
+	trialDeep  = 2 * trialNear
+	trialLimit = 1 << 20
+)
+
+// orders reports whether codes put the neighbours of a vertex in about the order
+// the vectors do: whether the ten nearest are among the first twenty by codes.
+// Where values lie in tight clusters far apart they do not.
+func (s *codeset) orders(b *builder, n uint32) bool {
+	var hit, want atomic.Int64
+	b.parallel(trials, func(w *buildWorker, i int) {
+		h := s.trial(b.g, w, uint32(i)*(n/trials), n)
+		hit.Add(int64(h))
+		want.Add(trialNear)
+	})
+	return hit.Load()*10 >= want.Load()*9
+}
+
+// trial is how many of the vertices nearest to v are among the first by codes.
+func (s *codeset) trial(g *generation, w *buildWorker, v, n uint32) int {
+	exact := make([]uint64, 0, trialNear)
+	step := max(1, n/trialLimit)
+	g.exactMeasure(&w.measure, g.vector(v))
+	exact = append(exact, w.nearest(n, step, trialNear)...)
+	s.queryMeasure(&w.measure, g.cfg.Metric, g.vector(v))
+	first := w.nearest(n, step, trialDeep)
+	ids := make([]uint32, len(first))
+	for i, c := range first {
+		ids[i] = candidateVertex(c)
+	}
+	g.exactMeasure(&w.measure, g.vector(v))
+	keys := make([]uint32, len(ids))
+	w.measure.keys(ids, keys)
+	hit := 0
+	for _, k := range keys {
+		if k <= candidateKey(exact[len(exact)-1]) {
+			hit++
+		}
+	}
+	return min(hit, len(exact))
+}
+
+// nearest is the vertices nearest by the measure, of every step-th below n.
+func (w *buildWorker) nearest(n, step uint32, limit int) []uint64 {
+	const block = 256
+	w.need(block)
+	w.pool.reset(limit)
+	out := w.out[:cap(w.out)]
+	for u := uint32(0); u < n; {
+		ids := w.ids[:0]
+		for ; u < n && len(ids) < block; u += step {
+			ids = append(ids, u)
+		}
+		w.measure.keys(ids, out)
+		for i, id := range ids {
+			if c := candidate(out[i], id); c < w.pool.bound() {
+				w.pool.insert(c)
+			}
+		}
+	}
+	return w.pool.items
 }
 
 // codeset is the codes of the vertices below graphed, by one codec. Training

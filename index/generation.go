@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/zeebo/xxh3"
+
 	"github.com/akidb/akidb/index/distance"
 )
 
@@ -37,6 +39,13 @@ type generation struct {
 	// radius is the largest squared norm of the vertices below graphed, as bits.
 	radius    atomic.Uint32
 	graphHash atomic.Pointer[digest]
+	// plain: codes do not tell these vectors apart, so the graph is built and
+	// walked on the vectors. poor: that was found out when there was a graph
+	// already (the builder's).
+	plain atomic.Bool
+	poor  bool
+	// vectorsHash covers slots and vectors below graphed; the builder's.
+	vectorsHash digest
 	// taken is how many vertices of the generation before were looked at.
 	taken uint32
 }
@@ -96,6 +105,16 @@ func (g *generation) free() {
 	}
 }
 
+// forgetGraph undoes a restore that failed half-way.
+func (g *generation) forgetGraph() {
+	if g.graphed.Load() != 0 {
+		return
+	}
+	g.graph.uppers.Store(0)
+	g.graph.entry.Store(0)
+	g.plain.Store(false)
+}
+
 // append adds a vertex; only the appender calls it.
 func (g *generation) append(slot Slot, vector []float32, deadAt uint64) {
 	v := g.total.Load()
@@ -138,6 +157,13 @@ func (g *generation) vector(v uint32) []float32 {
 }
 
 func (g *generation) slot(v uint32) Slot { return Slot(*(*uint32)(g.slots.row(v))) }
+
+// vectorHash covers a vertex, its slot and its vector.
+func (g *generation) vectorHash(v uint32) digest {
+	row := u8At(g.vectors.row(v), g.cfg.Dimension*4)
+	h := xxh3.Hash128Seed(row, uint64(v)<<32|uint64(g.slot(v)))
+	return digest{h.Hi, h.Lo}
+}
 
 func (g *generation) deadIndex(v uint32) uint64 {
 	return (*atomic.Uint64)(g.deadAt.row(v)).Load()
@@ -197,6 +223,14 @@ func (g *generation) buildMeasure(m *measure, v uint32) {
 	}
 }
 
+// zeroKey is the key of equal vertices under buildMeasure.
+func (g *generation) zeroKey() uint32 {
+	if g.norms == nil && g.codes.Load() == nil {
+		return orderedBits(0)
+	}
+	return 0
+}
+
 // exactMeasure compares a query, normalised under Cosine, with vertices; its
 // keys are the ordered bits of the distances a caller sees.
 func (g *generation) exactMeasure(m *measure, query []float32) {
@@ -244,4 +278,6 @@ func (g *generation) boundary(n uint32) uint32 {
 }
 
 // coded reports whether the graph is built and walked on codes.
-func (g *generation) coded() bool { return g.cfg.Quantization != QuantizationNone }
+func (g *generation) coded() bool {
+	return g.cfg.Quantization != QuantizationNone && !g.plain.Load()
+}

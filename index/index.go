@@ -8,7 +8,9 @@ package index
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -148,7 +150,9 @@ type Index struct {
 	wake  bell // for the builder
 	merge bell // for the merger of payload runs
 	stop  chan struct{}
-	done  sync.WaitGroup
+	// checkpoints are asked of the builder.
+	checkpoints chan checkpointRequest
+	done        sync.WaitGroup
 }
 
 // Open builds the index of a generation: from the checkpoint in cfg.Dir as far
@@ -158,15 +162,7 @@ func Open(ctx context.Context, cfg Config, generation uint64, src Source) (*Inde
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{
-		cfg:     cfg,
-		payload: newPayload(),
-		idle:    make(chan struct{}),
-		wake:    make(bell, 1),
-		merge:   make(bell, 1),
-		stop:    make(chan struct{}),
-	}
-	x.scratches.New = func() any { return new(scratch) }
+	x := newIndex(cfg, src)
 	g, err := newGeneration(&x.cfg, generation, 0)
 	if err != nil {
 		return nil, err
@@ -176,10 +172,26 @@ func Open(ctx context.Context, cfg Config, generation uint64, src Source) (*Inde
 		g.release()
 		return nil, err
 	}
+	x.restore(g)
 	x.done.Go(x.build)
 	x.done.Go(x.mergePayload)
 	x.wake.nudge()
 	return x, nil
+}
+
+func newIndex(cfg Config, src Source) *Index {
+	x := &Index{
+		cfg:     cfg,
+		payload: newPayload(),
+		idle:    make(chan struct{}),
+		wake:    make(bell, 1),
+		merge:   make(bell, 1),
+
+		checkpoints: make(chan checkpointRequest),
+		stop:        make(chan struct{}),
+	}
+	x.scratches.New = func() any { return new(scratch) }
+	return x
 }
 
 // load takes the replicated state of the generation in.
@@ -203,6 +215,25 @@ func (x *Index) load(ctx context.Context, g *generation, src Source) error {
 		return fmt.Errorf("index: load generation %d: %w", g.id, err)
 	}
 	return nil
+}
+
+// restore takes the graph from a checkpoint if there is a sound one.
+func (x *Index) restore(g *generation) {
+	if x.cfg.Dir == "" {
+		return
+	}
+	path := checkpointPath(x.cfg.Dir, g.id)
+	c, err := readCheckpoint(path, &x.cfg)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	if err == nil {
+		err = newBuilder(g, x.cfg.Workers).restore(c)
+	}
+	if err != nil {
+		g.forgetGraph()
+		x.cfg.Warn("the checkpoint "+path+" is not used; the graph is built anew", err)
+	}
 }
 
 // acquire takes a reference to the current generation.
@@ -337,7 +368,7 @@ func (x *Index) WaitIdle(ctx context.Context) error {
 		select {
 		case <-idle:
 		case <-x.stop:
-			return fmt.Errorf("index: closed")
+			return errClosed
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -351,9 +382,6 @@ func (x *Index) Backlog() int {
 	graphed := g.graphed.Load() // before total, which is never below it
 	return int(g.total.Load() - graphed)
 }
-
-// Checkpoint writes the graph to Config.Dir, beside appends and searches.
-func (x *Index) Checkpoint(ctx context.Context) error { return nil }
 
 // Close stops the builders and frees the arenas; searches must have ended.
 func (x *Index) Close() error {
@@ -373,6 +401,9 @@ func (x *Index) Close() error {
 	x.current.Load().release()
 	return nil
 }
+
+// errClosed: the index was closed while something waited for it.
+var errClosed = errors.New("index: closed")
 
 // bell tells a goroutine that there may be work; its capacity is one.
 type bell chan struct{}

@@ -38,7 +38,7 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 			return dst, Stats{}, err
 		}
 	}
-	if !q.Exact && x.cfg.Quantization != QuantizationNone && r.graphed > 0 {
+	if !q.Exact && r.graphed > 0 && g.coded() {
 		r.codes = g.acquireCodes()
 		defer r.codes.release()
 	}
