@@ -92,9 +92,8 @@ type FSM struct {
 	history  hashHistory
 	life     lifetimes
 
-	// exportMu keeps exports and restores from making directories of one name,
-	// and makes Close wait for them.
-	exportMu  sync.Mutex
+	// restoreMu is held by RestoreDir and Close, and shared by exports.
+	restoreMu sync.RWMutex
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -240,8 +239,8 @@ func (f *FSM) StorageStats() storage.Stats {
 func (f *FSM) Close() error {
 	f.closeOnce.Do(func() {
 		f.metrics.unregister()
-		f.exportMu.Lock()
-		defer f.exportMu.Unlock()
+		f.restoreMu.Lock()
+		defer f.restoreMu.Unlock()
 		eng := f.eng
 		f.publishClosed()
 		f.life.wait()

@@ -150,8 +150,8 @@ func (f *FSM) Restore(r io.ReadCloser) error {
 // its manifest, also in the file ManifestName. The directory must not exist and
 // must be on the same file system. Apply goes on meanwhile.
 func (f *FSM) Export(dir string) (*Manifest, error) {
-	f.exportMu.Lock()
-	defer f.exportMu.Unlock()
+	f.restoreMu.RLock()
+	defer f.restoreMu.RUnlock()
 	st := f.acquire()
 	defer f.release(st)
 	if st.eng == nil {
@@ -240,8 +240,8 @@ func describeFile(fsys storage.FS, dir, name string) (mf ManifestFile, err error
 // made the one that counts; if anything fails, or the process dies, the old
 // state stays. Readers keep what they are reading. The directory is left alone.
 func (f *FSM) RestoreDir(ctx context.Context, dir string) error {
-	f.exportMu.Lock()
-	defer f.exportMu.Unlock()
+	f.restoreMu.Lock()
+	defer f.restoreMu.Unlock()
 	if err := f.restoreDir(ctx, dir); err != nil {
 		return fmt.Errorf("raftfsm: restore from %s: %w", dir, err)
 	}
