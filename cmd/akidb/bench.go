@@ -26,7 +26,7 @@ cluster through its API: a local one of three processes with real fsync that is
 made for the run, or the one that --endpoints names. Compare runs only if they
 alternate on one idle machine.`,
 	}
-	cmd.AddCommand(newBenchANN(), newBenchWrite(), newBenchRead(), newBenchSearch(), newBenchImport(), newBenchFailover())
+	cmd.AddCommand(newBenchANN(), newBenchWrite(), newBenchRead(), newBenchSearch(), newBenchImport(), newBenchFiltered(), newBenchFailover())
 	return cmd
 }
 
@@ -179,4 +179,13 @@ func percentileMS(sorted []time.Duration, p int) float64 {
 	}
 	i := min((len(sorted)*p+99)/100, len(sorted)) - 1
 	return float64(sorted[max(i, 0)].Nanoseconds()) / 1e6
+}
+
+// median of numbers in any order.
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	if len(v) == 0 {
+		return 0
+	}
+	return v[len(v)/2]
 }
