@@ -120,7 +120,7 @@ func (f *Figures) recover(ops []history.Op) {
 		served := make(map[string]int64)
 		for j := range ops {
 			op := &ops[j]
-			if op.Type != history.OK || op.Call < heal {
+			if op.Type != history.OK || op.Call < heal || op.Phase != "" {
 				continue
 			}
 			after := (op.Return - heal) / 1e6
