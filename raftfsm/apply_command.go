@@ -26,7 +26,7 @@ func (a *applier) command(c *command) (*fsmv1.Result, error) {
 		return nil, fmt.Errorf("decode operation: %w", c.bodyErr)
 	}
 	id := c.pb.GetRequestId()
-	if id == "" {
+	if id == "" || mutantDedupeOff {
 		return a.dispatch(c)
 	}
 	if err := ValidateRequestID(id); err != nil {

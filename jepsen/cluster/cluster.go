@@ -200,8 +200,12 @@ func (c *Cluster) HealNetwork() error { return c.net.heal() }
 // stay. It may be called more than once.
 func (c *Cluster) Close() error {
 	var errs []error
+	// All of them first: no process shall hold another node's disk.
 	for _, n := range c.Nodes() {
-		errs = append(errs, n.Kill(), n.removeDisk())
+		errs = append(errs, n.Kill())
+	}
+	for _, n := range c.Nodes() {
+		errs = append(errs, n.removeDisk())
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

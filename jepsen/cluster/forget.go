@@ -5,6 +5,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -23,8 +24,8 @@ import (
 // keeps the pages. What it does not forget: creations, renames and removals of
 // files, which are as if the directory were synced at once.
 type forgetfulFS struct {
-	server  *fuse.Server
-	backing string
+	server       *fuse.Server
+	backing, dir string
 
 	mu    sync.Mutex // guards the fields below
 	undo  map[uint64]*unsynced
@@ -55,7 +56,7 @@ func mountForgetful(source, backing, dir string) (*forgetfulFS, error) {
 	if err := syscall.Stat(backing, &st); err != nil {
 		return nil, err
 	}
-	f := &forgetfulFS{backing: backing, undo: make(map[uint64]*unsynced)}
+	f := &forgetfulFS{backing: backing, dir: dir, undo: make(map[uint64]*unsynced)}
 	root := &fs.LoopbackRoot{Path: backing, Dev: uint64(st.Dev)}
 	root.NewNode = func(r *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
 		return &forgetfulNode{LoopbackNode: fs.LoopbackNode{RootData: r}, fs: f}
@@ -71,16 +72,26 @@ func mountForgetful(source, backing, dir string) (*forgetfulFS, error) {
 	return f, nil
 }
 
+// unmountPatience is how long the end of the file system is waited for.
+const unmountPatience = 2 * time.Second
+
+// unmount detaches the file system. The kernel ends it when nobody uses it any
+// more, also no other mount namespace; that is waited for only so long, since a
+// process that nobody here owns must not be able to hold the harness up.
 func (f *forgetfulFS) unmount() error {
-	if err := f.server.Unmount(); err != nil {
-		// A process may hold it for a moment; detach it from the tree anyway.
-		return syscall.Unmount(f.mountPoint(), syscall.MNT_DETACH)
+	if err := syscall.Unmount(f.dir, syscall.MNT_DETACH); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return fmt.Errorf("cluster: unmount %s: %w", f.dir, err)
+	}
+	ended := make(chan struct{})
+	go func() { // ends with the file system
+		f.server.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(unmountPatience):
 	}
 	return nil
-}
-
-func (f *forgetfulFS) mountPoint() string {
-	return filepath.Join(filepath.Dir(filepath.Dir(f.backing)), "data", filepath.Base(f.backing))
 }
 
 func (f *forgetfulFS) slow(d time.Duration) {

@@ -154,8 +154,10 @@ func (x *namespaces) addProxies(n *Node) error {
 	return nil
 }
 
+// command enters the network namespace alone: "ip netns exec" would also copy the
+// mounts, and a copy keeps a disk alive that was unmounted.
 func (x *namespaces) command(n *Node, bin string, args []string) *exec.Cmd {
-	return exec.Command("ip", append([]string{"netns", "exec", x.ns(n), bin}, args...)...)
+	return exec.Command("nsenter", append([]string{"--net=/var/run/netns/" + x.ns(n), bin}, args...)...)
 }
 
 // applyLocked loads the rules of every namespace anew.
@@ -181,7 +183,7 @@ func (x *namespaces) applyLocked() error {
 			}
 			b.WriteString(" }\n}\n")
 		}
-		if err := run([]byte(b.String()), "ip", "netns", "exec", x.ns(n), "nft", "-f", "-"); err != nil {
+		if err := run([]byte(b.String()), "nsenter", "--net=/var/run/netns/"+x.ns(n), "nft", "-f", "-"); err != nil {
 			return err
 		}
 	}
