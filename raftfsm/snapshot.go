@@ -345,7 +345,13 @@ func (f *FSM) takeIn(ctx context.Context, m *Manifest, dir string, ref storeRef)
 	if err != nil {
 		return nil, err
 	}
-	if got := eng.sum.stateHash().String(); eng.applied != m.Applied || got != m.StateHash || eng.meta.clusterID != m.ClusterID {
+	// The sender's disk may have failed it before the checksums were made, so the
+	// hash is taken from the keys, not from what the store says of itself.
+	hash, err := rehash(ctx, eng.db)
+	if err != nil {
+		return nil, errors.Join(err, eng.closeIndexes(), eng.db.Abandon())
+	}
+	if got := hash.String(); eng.applied != m.Applied || got != m.StateHash || eng.meta.clusterID != m.ClusterID {
 		err := fmt.Errorf("%w: the store is of log index %d with state hash %s, the manifest of %d with %s", ErrCorrupt, eng.applied, got, m.Applied, m.StateHash)
 		return nil, errors.Join(err, eng.closeIndexes(), eng.db.Abandon())
 	}

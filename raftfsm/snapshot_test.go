@@ -244,6 +244,31 @@ func put(t testing.TB, fs storage.FS, path string, data []byte) {
 	}
 }
 
+// TestExportOfDamagedKeysIsRefused exports a store in which a value changed under
+// the state machine's feet: every checksum is right, only the state hash is not.
+func TestExportOfDamagedKeysIsRefused(t *testing.T) {
+	fs := storage.NewMemFS()
+	src := filled(t, Config{FS: fs, Dir: "src"})
+	b := src.f.eng.db.NewBatch()
+	defer b.Discard()
+	if err := errors.Join(b.Set(appendSlotKey(nil, prefixVector, 1, 29), make([]byte, 8)), b.Commit()); err != nil {
+		t.Fatal(err)
+	}
+	if err := src.f.Verify(context.Background()); err != nil {
+		t.Fatal("a view saw a later change", err)
+	}
+	if _, err := src.f.Export("export"); err != nil {
+		t.Fatal(err)
+	}
+	dst := newHarness(t, Config{FS: fs, Dir: "dst"})
+	if err := dst.f.RestoreDir(context.Background(), "export"); !errors.Is(err, ErrCorrupt) {
+		t.Fatal(err)
+	}
+	if dst.f.Applied() != 0 {
+		t.Fatal("the old state changed")
+	}
+}
+
 // FuzzManifest: whatever is accepted encodes to itself, and no damaged encoding
 // of a good manifest is accepted.
 func FuzzManifest(f *testing.F) {

@@ -96,21 +96,6 @@ type Batch struct{ b *pebble.Batch }
 // Set sets key to value; both are copied.
 func (b *Batch) Set(key, value []byte) error { return b.b.Set(key, value, nil) }
 
-// SetPair sets key to the concatenation of the parts, which are copied.
-func (b *Batch) SetPair(key []byte, parts ...[]byte) error {
-	n := 0
-	for _, p := range parts {
-		n += len(p)
-	}
-	op := b.b.SetDeferred(len(key), n)
-	copy(op.Key, key)
-	v := op.Value[:0]
-	for _, p := range parts {
-		v = append(v, p...)
-	}
-	return op.Finish()
-}
-
 // Delete removes key, if it is there.
 func (b *Batch) Delete(key []byte) error { return b.b.Delete(key, nil) }
 

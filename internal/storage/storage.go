@@ -6,7 +6,6 @@
 package storage
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -199,11 +198,6 @@ func (d *DB) Flush() error {
 	return nil
 }
 
-// Compact rewrites the keys in [lower, upper) and drops what is deleted.
-func (d *DB) Compact(ctx context.Context, lower, upper []byte) error {
-	return mapError(d.db.Compact(ctx, lower, upper, false))
-}
-
 // Checkpoint makes a copy of the durable store in dir, which must not exist, by
 // hard links. What was not flushed is not part of it.
 func (d *DB) Checkpoint(dir string) error {
@@ -211,11 +205,6 @@ func (d *DB) Checkpoint(dir string) error {
 		return fmt.Errorf("storage: checkpoint to %s: %w", dir, mapError(err))
 	}
 	return nil
-}
-
-// Verify reads every block of the store and checks its checksum.
-func (d *DB) Verify() error {
-	return mapError(d.db.CheckLevels(nil))
 }
 
 // Stats describes the store at the moment.
