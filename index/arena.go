@@ -23,6 +23,7 @@ type arena struct {
 	reserved  uintptr // bytes of address space
 	committed uintptr // bytes that may be touched
 	mapping   []byte  // what munmap takes
+	small     bool    // keep to small pages, since rows will be discarded
 }
 
 const (
@@ -98,7 +99,7 @@ func (a *arena) grow(n int) {
 	if err := unix.Mprotect(part, unix.PROT_READ|unix.PROT_WRITE); err != nil {
 		panic(fmt.Sprintf("index: commit %d bytes: %v", len(part), err))
 	}
-	if to >= hugePage {
+	if to >= hugePage && !a.small {
 		// Small collections stay on small pages; advice may be refused.
 		_ = unix.Madvise(part, unix.MADV_HUGEPAGE)
 	}
@@ -110,10 +111,11 @@ func (a *arena) row(i uint32) unsafe.Pointer {
 	return unsafe.Add(a.base, uintptr(i)*a.stride)
 }
 
-// discard gives the pages of rows [from, to) back; they read as zero afterwards.
+// discard gives the pages of rows below to back, those below from having been
+// given back before; they read as zero afterwards.
 func (a *arena) discard(from, to uint32) {
-	const page = 64 << 10
-	lo := (uintptr(from)*a.stride + page - 1) &^ (page - 1)
+	page := uintptr(unix.Getpagesize())
+	lo := (uintptr(from) * a.stride) &^ (page - 1)
 	hi := (uintptr(to) * a.stride) &^ (page - 1)
 	if lo < hi {
 		_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(a.base, lo)), hi-lo), unix.MADV_DONTNEED)

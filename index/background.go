@@ -2,9 +2,15 @@
 
 package index
 
+import "time"
+
 // takeOver is how many vertices the next generation takes from the current one
 // while the appender waits.
 const takeOver = 256
+
+// reclaimPause is how long the builder leaves searches alone before it looks
+// again whether they still read what the graph covers.
+const reclaimPause = 20 * time.Millisecond
 
 // build is the builder goroutine: it grows the graph of the current generation
 // and, after Seal, the next one until it can take the current one's place.
@@ -38,8 +44,15 @@ func (x *Index) build() {
 		}
 		if !worked {
 			x.signalIdle()
+			var later <-chan time.Time
+			if d := current.g.disk; d != nil && d.freed < current.g.graphed.Load() {
+				// A search may be in the way.
+				d.free(current.g.vectors, current.g.graphed.Load())
+				later = time.After(reclaimPause)
+			}
 			select {
 			case <-x.wake:
+			case <-later:
 			case req := <-x.checkpoints:
 				req.reply <- x.writeCheckpoint(req.ctx, x.current.Load())
 			case <-x.stop:
@@ -60,7 +73,7 @@ func (x *Index) build() {
 // rebuildPlain begins the current generation anew, without codes.
 func (x *Index) rebuildPlain(g *generation) {
 	g.poor = false
-	fresh, err := newGeneration(&x.cfg, g.id, g.sealedAt)
+	fresh, err := newGeneration(&x.cfg, x.src, g.id, g.sealedAt)
 	if err != nil {
 		x.cfg.Warn("a graph without codes was not begun", err)
 		return
@@ -100,18 +113,29 @@ func (x *Index) advance(b *builder) bool {
 		x.next = nil
 		x.current.Store(next)
 		current.release()
+		if total > 0 {
+			x.purge.Store(uint32(next.lastSlot()) + 1)
+			x.merge.nudge()
+		}
 		return true
 	}
+	row := make([]float32, x.cfg.Dimension)
 	for range takeOver {
 		if next.taken == total {
 			break
 		}
 		v := next.taken
-		next.taken++
 		dead := current.deadIndex(v)
 		if dead == 0 || dead > next.sealedAt {
-			next.append(current.slot(v), current.vector(v), dead)
+			if err := current.read(v, row); err != nil {
+				x.cfg.Warn("the next generation is given up until the next start", err)
+				x.next = nil
+				next.release()
+				return false
+			}
+			next.append(current.slot(v), row, dead)
 		}
+		next.taken++
 	}
 	return true
 }
@@ -123,6 +147,11 @@ func (x *Index) mergePayload() {
 		case <-x.merge:
 		case <-x.stop:
 			return
+		}
+		if end := x.purge.Swap(0); end > 0 {
+			g := x.acquire()
+			x.payload.purge(Slot(end), g.holds)
+			g.release()
 		}
 		for x.payload.merge() {
 			select {

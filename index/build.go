@@ -89,6 +89,9 @@ func (b *builder) step() bool {
 		g.vectorsHash.add(g.vectorHash(v))
 	}
 	g.graphed.Store(to)
+	if g.disk != nil {
+		g.disk.free(g.vectors, to)
+	}
 	return true
 }
 

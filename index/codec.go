@@ -69,7 +69,7 @@ func trainCodec(g *generation, n uint32) *codec {
 	rows := min(n, sampleRows)
 	step := n / rows
 	row := make([]float32, c.dim)
-	if !c.lifted && c.trainIntegers(g, rows, step) {
+	if !c.lifted && c.trainIntegers(g, rows, step, row) {
 		return c
 	}
 	// The centre is between quantiles, which outliers do not move.
@@ -119,10 +119,11 @@ func trainCodec(g *generation, n uint32) *codec {
 
 // trainIntegers chooses codes that lose nothing if all values are whole numbers
 // of a small range, as pixels and histograms are.
-func (c *codec) trainIntegers(g *generation, rows, step uint32) bool {
+func (c *codec) trainIntegers(g *generation, rows, step uint32, row []float32) bool {
 	lo, hi := float32(math.Inf(1)), float32(math.Inf(-1))
 	for i := range rows {
-		for _, x := range g.vector(i * step) {
+		c.expand(g, i*step, row)
+		for _, x := range row {
 			if x != float32(math.Trunc(float64(x))) {
 				return false
 			}
@@ -148,7 +149,9 @@ func (c *codec) setScale(s float32) {
 
 // expand writes a vertex's vector, lifted if need be.
 func (c *codec) expand(g *generation, v uint32, row []float32) {
-	copy(row, g.vector(v))
+	if g.read(v, row) != nil {
+		clear(row) // counted; codes of zeros are poor ones, not wrong ones
+	}
 	if c.lifted {
 		row[c.dim-1] = lift(c.radius, g.norm(v))
 	}
@@ -206,6 +209,9 @@ const (
 // the vectors do: whether the ten nearest are among the first twenty by codes.
 // Where values lie in tight clusters far apart they do not.
 func (s *codeset) orders(b *builder, n uint32) bool {
+	if b.g.disk != nil {
+		return true // there is nothing to fall back to
+	}
 	var hit, want atomic.Int64
 	b.parallel(trials, func(w *buildWorker, i int) {
 		h := s.trial(b.g, w, uint32(i)*(n/trials), n)
@@ -302,7 +308,14 @@ func (s *codeset) release() {
 // add encodes a vertex.
 func (s *codeset) add(g *generation, v uint32) {
 	dst := u8At(s.rows.row(v), s.width)
-	if !s.encode(dst, g.vector(v)) && s.lossless.Load() {
+	row := g.vector(v)
+	if g.disk != nil {
+		row = make([]float32, g.cfg.Dimension)
+		if g.read(v, row) != nil {
+			clear(row)
+		}
+	}
+	if !s.encode(dst, row) && s.lossless.Load() {
 		s.lossless.Store(false)
 	}
 	n := g.cfg.Dimension

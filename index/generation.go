@@ -31,6 +31,7 @@ type generation struct {
 	norms   *arena                  // squared length per vertex, under Dot only
 	codes   atomic.Pointer[codeset] // of the vertices below graphed; nil without
 	graph   *graph
+	disk    *onDisk // nil while all vectors are in RAM
 
 	// Invariant: graphed <= total, and graphed is a batch boundary.
 	total   atomic.Uint32
@@ -50,8 +51,11 @@ type generation struct {
 	taken uint32
 }
 
-func newGeneration(cfg *Config, id, sealedAt uint64) (*generation, error) {
+func newGeneration(cfg *Config, src Source, id, sealedAt uint64) (*generation, error) {
 	g := &generation{id: id, sealedAt: sealedAt, cfg: cfg}
+	if cfg.VectorsOnDisk && cfg.Quantization != QuantizationNone {
+		g.disk = &onDisk{src: src}
+	}
 	g.refs.Store(1)
 	g.graphHash.Store(&digest{})
 	var err error
@@ -63,6 +67,9 @@ func newGeneration(cfg *Config, id, sealedAt uint64) (*generation, error) {
 	make(&g.slots, 4)
 	make(&g.deadAt, 8)
 	make(&g.vectors, (cfg.Dimension*4+63)&^63)
+	if err == nil {
+		g.vectors.small = g.disk != nil
+	}
 	if cfg.Metric == distance.Dot {
 		make(&g.norms, 4)
 	}
@@ -163,6 +170,21 @@ func (g *generation) vectorHash(v uint32) digest {
 	row := u8At(g.vectors.row(v), g.cfg.Dimension*4)
 	h := xxh3.Hash128Seed(row, uint64(v)<<32|uint64(g.slot(v)))
 	return digest{h.Hi, h.Lo}
+}
+
+// lastSlot is the slot of the last vertex, 0 if there is none.
+func (g *generation) lastSlot() Slot {
+	if n := g.total.Load(); n > 0 {
+		return g.slot(n - 1)
+	}
+	return 0
+}
+
+// holds reports whether a slot has a vertex.
+func (g *generation) holds(s Slot) bool {
+	n := g.total.Load()
+	v := g.lowerBound(s, n)
+	return v < n && g.slot(v) == s
 }
 
 func (g *generation) deadIndex(v uint32) uint64 {

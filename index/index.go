@@ -138,9 +138,11 @@ type Memory struct {
 // appender with the builder's taking over of vertices into the next generation.
 type Index struct {
 	cfg       Config
+	src       Source
 	current   atomic.Pointer[generation]
 	payload   *payload
 	scratches sync.Pool
+	purge     atomic.Uint32 // payloads below this slot await purging
 
 	mu     sync.Mutex  // guards the fields below
 	next   *generation // being built after Seal, or nil
@@ -163,7 +165,7 @@ func Open(ctx context.Context, cfg Config, generation uint64, src Source) (*Inde
 		return nil, err
 	}
 	x := newIndex(cfg, src)
-	g, err := newGeneration(&x.cfg, generation, 0)
+	g, err := newGeneration(&x.cfg, x.src, generation, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -182,6 +184,7 @@ func Open(ctx context.Context, cfg Config, generation uint64, src Source) (*Inde
 func newIndex(cfg Config, src Source) *Index {
 	x := &Index{
 		cfg:     cfg,
+		src:     src,
 		payload: newPayload(),
 		idle:    make(chan struct{}),
 		wake:    make(bell, 1),
@@ -272,7 +275,7 @@ func (x *Index) Delete(slot Slot, at uint64) {
 // Seal begins the next generation: in background a new graph is built of the
 // slots live at log index at, and takes over when it has caught up.
 func (x *Index) Seal(generation, at uint64) {
-	g, err := newGeneration(&x.cfg, generation, at)
+	g, err := newGeneration(&x.cfg, x.src, generation, at)
 	if err != nil {
 		x.cfg.Warn("the next generation was not begun", err)
 		return
@@ -346,8 +349,12 @@ func (x *Index) memory(g *generation) Memory {
 		codes = graphed * int64(s.width)
 		s.release()
 	}
+	vectors := n
+	if g.disk != nil {
+		vectors -= graphed
+	}
 	return Memory{
-		Vectors: n * int64(g.vectors.stride),
+		Vectors: vectors * int64(g.vectors.stride),
 		Codes:   codes,
 		Graph: graphed*int64(g.graph.links.stride+g.graph.upperRow.stride) +
 			int64(g.graph.uppers.Load())*int64(g.graph.upper.stride),

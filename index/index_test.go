@@ -5,7 +5,9 @@ package index
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -254,5 +256,32 @@ func TestSealEquivalence(t *testing.T) {
 	}
 	if got := recall(t, x, vectors[:60], Query{K: 10}, all); got < 0.98 {
 		t.Errorf("recall %.4f", got)
+	}
+}
+
+// Goal: payloads of slots that a seal dropped are forgotten, others are not.
+func TestSealPurgesPayloads(t *testing.T) {
+	r := seeded(t, 14)
+	vectors := clustered(r, 1500, 8, 4, 0.5)
+	x := open(t, Config{Dimension: 8, Metric: distance.L2}, &memory{})
+	for i, v := range vectors {
+		x.Append(Slot(i), v, fmt.Appendf(nil, `{"text":"number %d","even":%t}`, i, i%2 == 0))
+	}
+	for i := range 1000 {
+		x.Delete(Slot(i), uint64(i+1))
+	}
+	waitIdle(t, x)
+	before := x.Status().Memory.Payload
+	x.Seal(2, 2000)
+	waitIdle(t, x)
+	for x.purge.Load() != 0 || x.Status().Memory.Payload > before/2 {
+		if t.Context().Err() != nil {
+			t.Fatal("payloads were not purged")
+		}
+		runtime.Gosched()
+	}
+	f := &Filter{Must: []Condition{{Key: "even", Any: []Scalar{{Kind: KindBool, Bool: true}}}}}
+	if n, err := x.Count(t.Context(), f, all); err != nil || n != 250 {
+		t.Errorf("%d match, %v; want 250", n, err)
 	}
 }

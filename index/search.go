@@ -27,6 +27,9 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 		return dst, Stats{}, fmt.Errorf("%w: the zero vector has no direction", ErrBadQuery)
 	}
 	r := request{x: x, ctx: ctx, q: &q, g: g, s: s}
+	if g.disk != nil {
+		defer g.disk.leave(g.disk.enter())
+	}
 	// The watermarks before the view's bound: what they cover stays covered.
 	r.graphed = g.graphed.Load()
 	r.see = sight{g: g, bound: g.lowerBound(v.Slots, g.total.Load()), applied: v.Applied}
@@ -128,7 +131,9 @@ func (r *request) run() error {
 	if err := r.walk(covered); err != nil {
 		return err
 	}
-	r.rescore()
+	if err := r.rescore(); err != nil {
+		return err
+	}
 	// What the graph does not cover has no codes either.
 	r.g.exactMeasure(&r.s.measure, r.s.query)
 	return r.scan(covered, r.see.bound, r.q.K)
@@ -281,7 +286,14 @@ func (r *request) scan(from, to uint32, limit int) error {
 		if err := r.ctx.Err(); err != nil {
 			return err
 		}
-		s.measure.keys(ids, out)
+		rows := ids
+		if r.g.disk != nil && r.codes == nil && from < r.graphed {
+			var err error
+			if rows, err = r.readMany(ids); err != nil {
+				return err
+			}
+		}
+		s.measure.keys(rows, out)
 		r.stats.Scanned += len(ids)
 		bound := s.pool.bound()
 		for i, u := range ids {
@@ -301,23 +313,23 @@ const rescoreBlock = 8
 // rescore gives the candidates, which come nearest first, their exact distances.
 // It stops when a block brought nothing among the best K: codes are a good enough
 // order for the rest not to.
-func (r *request) rescore() {
+func (r *request) rescore() error {
 	s := r.s
 	if r.codes == nil || len(s.results) == 0 {
-		return
+		return nil
 	}
 	if r.q.NoRescore {
 		for i, c := range s.results {
 			s.results[i] = candidate(orderedBits(s.measure.distance(candidateKey(c))), candidateVertex(c))
 		}
-		return
+		return nil
 	}
 	n := len(s.results)
 	if r.lossless {
 		n = min(n, r.q.K)
 		if r.exactIntegers(s.results[:n]) {
 			s.results = s.results[:n]
-			return
+			return nil
 		}
 	}
 	r.g.exactMeasure(&s.measure, s.query)
@@ -334,7 +346,14 @@ func (r *request) rescore() {
 		}
 		s.need(len(ids))
 		out = s.out[:cap(s.out)]
-		s.measure.keys(ids, out)
+		rows := ids
+		if r.g.disk != nil {
+			var err error
+			if rows, err = r.readMany(ids); err != nil {
+				return err
+			}
+		}
+		s.measure.keys(rows, out)
 		news := 0
 		for i, u := range ids {
 			if c := candidate(out[i], u); c < s.pool.bound() {
@@ -349,6 +368,7 @@ func (r *request) rescore() {
 		from = to
 	}
 	s.results = append(s.results[:0], s.pool.items...)
+	return nil
 }
 
 // exactIntegers replaces keys of lossless codes by distances where float32

@@ -21,6 +21,9 @@ type scratch struct {
 	results  []uint64
 	dists    []float32
 	visited  int
+	// Vectors read from disk, and their numbers.
+	disk  []float32
+	local []uint32
 	// Of filters: a bit per vertex, and what evaluates them.
 	bits      []uint64
 	evaluator evaluator
