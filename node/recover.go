@@ -140,9 +140,11 @@ func openOffline(ctx context.Context, cfg Config) (_ *offline, err error) {
 		return nil, err
 	}
 	// Taking the stable store first makes sure that the node is stopped.
-	if g.stable, err = openStable(c.FS, dir); err != nil {
-		return nil, err
+	stable, err := openStable(c.FS, dir)
+	if err != nil {
+		return nil, err // g.stable stays nil: a nil store in the interface is not
 	}
+	g.stable = stable
 	if g.m, err = c.openMachine(ctx, dir); err != nil {
 		return nil, err
 	}

@@ -63,6 +63,6 @@ log, and every replica answers searches from its own memory.
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newServe(), newConfig(), newDev(), newDemo(), newBench(), newImport(), newSearch(), newCollection(), newCluster(), newVersion())
+	root.AddCommand(newServe(), newConfig(), newDev(), newDemo(), newBench(), newImport(), newSearch(), newCollection(), newCluster(), newRaft(), newVersion())
 	return root
 }

@@ -216,3 +216,7 @@ func pause(ctx context.Context, d time.Duration) error {
 		return nil
 	}
 }
+
+// AddFlags gives further flags of `akidb serve` to nodes that are started from
+// now on.
+func (c *Cluster) AddFlags(flags ...string) { c.opt.Flags = append(c.opt.Flags, flags...) }

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/akidb/akidb/client"
+	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
+)
+
+// akidb runs one command in this process.
+func akidb(t *testing.T, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	status = run(args, strings.NewReader(""), &out, &errOut)
+	return out.String(), errOut.String(), status
+}
+
+// Goal: what the manual says about a lost quorum and about the log store holds.
+// Method: write to three nodes, stop all, lose two for good, follow the manual.
+func TestLostQuorumByTheManual(t *testing.T) {
+	c, cl := startTestCluster(t, 3)
+	if _, err := cl.CreateCollection(t.Context(), &collectionv1.CreateCollectionRequest{Name: "c", Dimension: 2, Metric: "l2"}); err != nil {
+		t.Fatal(err)
+	}
+	in := cl.Ingest(t.Context(), "c", client.IngestOptions{BatchDocs: 5})
+	for i := range 50 {
+		if err := in.Add(&collectionv1.UpsertRequest{DocId: string(rune('A' + i)), Vector: []float32{float32(i), 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := converge(t.Context(), cl, c.Endpoints(), convergeLimit); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.Nodes {
+		n.Kill()
+	}
+	survivor := c.Nodes[1]
+	name := []string{"--data-dir", survivor.DataDir(), "--node-id", survivor.ID, "--advertise-addr", survivor.Raft}
+
+	out, stderr, status := akidb(t, append([]string{"raft", "inspect", "--json"}, name...)...)
+	var seen inspection
+	if err := json.Unmarshal([]byte(out), &seen); status != 0 || err != nil || len(seen.Members) != 3 || seen.ClusterID == "" {
+		t.Fatalf("%d: %s%s", status, out, stderr)
+	}
+	recover := append([]string{"cluster", "recover"}, name...)
+	if _, stderr, status := akidb(t, append(recover, "--cluster-id", seen.ClusterID)...); status == 0 || !strings.Contains(stderr, "say --yes") {
+		t.Fatalf("recover by accident: %d, %s", status, stderr)
+	}
+	if _, stderr, status := akidb(t, append(recover, "--cluster-id", "another", "--yes")...); status == 0 || !strings.Contains(stderr, "nothing was changed") {
+		t.Fatalf("recover of another cluster: %d, %s", status, stderr)
+	}
+	if out, stderr, status := akidb(t, append(recover, "--cluster-id", seen.ClusterID, "--yes")...); status != 0 {
+		t.Fatalf("%d: %s%s", status, out, stderr)
+	}
+	if out, stderr, status := akidb(t, "raft", "migrate-log", "--data-dir", survivor.DataDir(), "--to", "bolt"); status != 0 {
+		t.Fatalf("%d: %s%s", status, out, stderr)
+	}
+	c.AddFlags("--log-store", "bolt")
+	if err := survivor.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := survivor.WaitReady(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	alone, err := c.Client(survivor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alone.Close()
+	n, err := alone.Count(t.Context(), &collectionv1.CountRequest{CollectionId: "c"})
+	if err != nil || n.Count != 50 {
+		t.Fatalf("%v, %v", n, err)
+	}
+	if _, err := alone.Upsert(t.Context(), &collectionv1.UpsertRequest{CollectionId: "c", DocId: "new", Vector: []float32{1, 2}}); err != nil {
+		t.Fatal(err)
+	}
+	// A running node is not touched.
+	if _, stderr, status := akidb(t, append(recover, "--cluster-id", seen.ClusterID, "--yes", "--log-store", "bolt")...); status == 0 {
+		t.Fatalf("recovered a running node: %s", stderr)
+	}
+}
