@@ -98,3 +98,19 @@ func BenchmarkUpsert(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkBatch writes 500 documents a log entry.
+func BenchmarkBatch(b *testing.B) {
+	t, rng := loaded(b, 1)
+	r := &collectionv1.BatchRequest{CollectionId: "c"}
+	for i := range 500 {
+		r.Ops = append(r.Ops, &collectionv1.WriteOp{Op: &collectionv1.WriteOp_Upsert{Upsert: &collectionv1.UpsertRequest{
+			DocId: fmt.Sprint("d", i), Vector: randomVector(rng), Metadata: jsonText(`{"label": 7, "title": "some text", "list": [1, 2, 3]}`)}}})
+	}
+	for b.Loop() {
+		if _, err := t.docs.Batch(b.Context(), r); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(500*float64(b.N)/b.Elapsed().Seconds(), "docs/s")
+}

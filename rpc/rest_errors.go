@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -17,7 +18,7 @@ import (
 )
 
 // gatewayError answers an error of the gateway or of a handler.
-func (r *rest) gatewayError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, _ *http.Request, err error) {
+func (r *rest) gatewayError(ctx context.Context, _ *runtime.ServeMux, _ runtime.Marshaler, w http.ResponseWriter, req *http.Request, err error) {
 	if x := exchangeOf(ctx); x != nil {
 		if pattern, ok := runtime.HTTPPathPattern(ctx); ok {
 			x.route = pattern
@@ -26,7 +27,21 @@ func (r *rest) gatewayError(ctx context.Context, _ *runtime.ServeMux, _ runtime.
 			err = x.body.err // what the gateway has put into words
 		}
 	}
+	if st := status.Convert(err); st.Code() == codes.InvalidArgument && len(st.Details()) == 0 {
+		err = invalid(blamed(req, st.Message()), st.Message())
+	}
 	writeError(w, err, 0)
+}
+
+// blamed is the query parameter that an error of the gateway is about: it only
+// names it in its text.
+func blamed(req *http.Request, text string) string {
+	for name := range req.URL.Query() {
+		if strings.Contains(text, strconv.Quote(name)) {
+			return name
+		}
+	}
+	return ""
 }
 
 // routingError answers a request that no route takes.

@@ -212,7 +212,8 @@ func TestBadInput(t *testing.T) {
 		reason, field string
 	}{
 		{"GET", l + "/docs/a?consistncy=eventual", 400, "INVALID_ARGUMENT", "consistncy"},
-		{"GET", l + "/docs/a?max_staleness_ms=x", 400, "", ""},
+		{"GET", l + "/docs/a?max_staleness_ms=x", 400, "INVALID_ARGUMENT", "max_staleness_ms"},
+		{"GET", l + "/docs/a?consistency=eventual&consistency=session", 400, "INVALID_ARGUMENT", "consistency"},
 		{"GET", l + "/docs/a?consistency=linear", 400, "INVALID_ARGUMENT", "consistency"},
 		{"GET", l + "/docs/" + strings.Repeat("x", 257), 400, "INVALID_ARGUMENT", "doc_id"},
 		{"GET", l + "/docs/%FF", 400, "INVALID_ARGUMENT", "doc_id"},
