@@ -359,11 +359,12 @@ func (g *group) setBroken(err error) {
 func (g *group) closeCore(c *raftCore) {
 	// Connections first: Raft's Shutdown waits for calls that sit on them.
 	c.stream.Close()
-	f := c.r.Shutdown()
-	close(c.stop)
-	if err := f.Error(); err != nil {
+	if err := c.r.Shutdown().Error(); err != nil { // waits for Raft's goroutines
 		g.log.Warn("raft shutdown", "err", err)
 	}
+	// Only now: until they have ended they may block on a notification. Raft's
+	// state says nothing about that, it may be Follower after Shutdown.
+	close(c.stop)
 	c.wg.Wait()
 	c.trans.Close()
 	if err := c.ls.under.Close(); err != nil {
@@ -379,16 +380,7 @@ func (g *group) watch(c *raftCore) {
 		case <-c.notify:
 		case <-c.observed:
 		case <-c.stop:
-			// Raft may still be writing to notify while it shuts down.
-			for {
-				select {
-				case <-c.notify:
-				case <-time.After(10 * time.Millisecond):
-					if c.r.State() == raft.Shutdown {
-						return
-					}
-				}
-			}
+			return
 		}
 		g.poke()
 	}
