@@ -24,6 +24,7 @@ var arrows = []struct {
 	reason string
 }{
 	{"cmd", []string{"*"}, "the binary wires everything together"},
+	{"sim", nil, "it is all tests; what those import is not production code"},
 	{"jepsen", []string{"client", "rpc/akidbpb"}, "the harness sees what a user sees; anything else would hide faults of the API"},
 	{"client", []string{"rpc/akidbpb"}, "people import it; it must not drag Raft and storage into their programs"},
 	{"rpc/akidbpb", nil, "the protocol is generated and depends on nothing of ours"},
