@@ -100,7 +100,7 @@ func (s *summary) report(real time.Duration) string {
 func runSeed(t *testing.T, seed uint64, length time.Duration, total *summary) {
 	h := newHistory()
 	var tr *trace
-	synctest.Test(t, func(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
 		tr = newTrace()
 		c := newCluster(t, seed, []int{3, 3, 5}[seed%3], tr)
 		cs := &clients{c: c, h: h, stop: make(chan struct{})}
@@ -120,6 +120,40 @@ func runSeed(t *testing.T, seed uint64, length time.Duration, total *summary) {
 		t.Logf("schedule and newest log lines:\n%s", tr.tail(150))
 		t.Logf("replay: %s", replay(seed))
 	}
+}
+
+// inBubble is synctest.Test, but suffers one leak: a leadership transfer that
+// loses leadership meanwhile waits for a replication routine that has ended,
+// for good (hashicorp/raft 1.8.0, leadershipTransfer: the send to
+// triggerDeferErrorCh). Anything else left behind fails the test.
+func inBubble(t *testing.T, f func(t *testing.T)) {
+	var bubble string
+	defer func() {
+		r := recover()
+		if r == nil {
+			return
+		}
+		if s := fmt.Sprint(r); !strings.HasPrefix(s, "deadlock: main bubble goroutine has exited") {
+			panic(r)
+		}
+		buf := make([]byte, 16<<20)
+		buf = buf[:runtime.Stack(buf, true)]
+		for g := range strings.SplitSeq(string(buf), "\n\n") {
+			head, _, _ := strings.Cut(g, "\n")
+			if strings.Contains(head, bubble) && strings.Contains(head, "(durable)") &&
+				!strings.Contains(g, "raft.(*Raft).leadershipTransfer(") && !strings.Contains(g, "raft.(*Raft).leaderLoop.func") {
+				t.Errorf("left behind:\n%s", g)
+			}
+		}
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		buf := make([]byte, 200)
+		head := string(buf[:runtime.Stack(buf, false)])
+		if i := strings.Index(head, "synctest bubble"); i >= 0 {
+			bubble, _, _ = strings.Cut(head[i:], ":")
+		}
+		f(t)
+	})
 }
 
 func (s *summary) add(c *Cluster, h *history) {
