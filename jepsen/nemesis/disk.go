@@ -86,8 +86,14 @@ func slowDisk(ctx context.Context, e *Env, r *rand.Rand) (string, func(context.C
 func power(choose chooser) func(context.Context, *Env, *rand.Rand) (string, func(context.Context) error, error) {
 	return func(ctx context.Context, e *Env, r *rand.Rand) (string, func(context.Context) error, error) {
 		victims := choose(ctx, e, r)
-		// All die before anything is taken back: power fails at one moment.
+		// Slow for a moment, so that power fails while syncs are under way: else
+		// there is hardly ever anything to lose.
 		var errs []error
+		for _, n := range victims {
+			errs = append(errs, n.SlowDisk(time.Duration(50+r.IntN(250))*time.Millisecond))
+		}
+		wait(ctx, time.Duration(300+r.IntN(1000))*time.Millisecond)
+		// All die before anything is taken back: power fails at one moment.
 		for _, n := range victims {
 			errs = append(errs, n.Kill())
 		}
