@@ -83,7 +83,7 @@ func rowsDone(f *os.File) (map[string]bool, error) {
 	}
 	done := make(map[string]bool)
 	for line := range strings.Lines(string(b)) {
-		if c := strings.Split(line, "|"); len(c) > 4 {
+		if c := strings.Split(line, "|"); len(c) > 4 && !strings.Contains(c[3], "error") {
 			done[strings.TrimSpace(c[1])+" "+strings.TrimSpace(c[2])] = true
 		}
 	}

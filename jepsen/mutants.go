@@ -26,7 +26,8 @@ type mutant struct {
 func mutantList() []mutant {
 	return []mutant{
 		{name: "stale-reads", breaks: "a linearizable read is served without asking anybody", workload: "register", nemesis: "partition-leader"},
-		{name: "skip-fsync", breaks: "the log is not synced before an entry is acknowledged", workload: "set", nemesis: "power-all"},
+		{name: "skip-fsync", breaks: "the log is not synced before an entry is acknowledged", workload: "set", nemesis: "power-all",
+			args: []string{"--log-store", "bolt"}},
 		{name: "dedupe-off", breaks: "request ids are not remembered", workload: "once", nemesis: "none"},
 		{name: "readindex-old-term", breaks: "a new leader answers a read before it has committed an entry of its term", workload: "register", nemesis: "leader-storm,pause-leader"},
 		{name: "heartbeat-fast-path", breaks: "heartbeats go around the consumer channel (hashicorp/raft issue 695)", workload: "register", nemesis: "pause-leader"},

@@ -100,6 +100,7 @@ func run(stdin []byte, name string, args ...string) error {
 func (x *namespaces) place(n *Node) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.nodes = append(x.nodes, n) // from here on close takes away what there is of it
 	inner, outer := fmt.Sprintf("akj%s.v%d", x.tag, n.Num), fmt.Sprintf("akj%s.h%d", x.tag, n.Num)
 	for _, args := range []string{
 		"netns add " + x.ns(n),
@@ -120,7 +121,6 @@ func (x *namespaces) place(n *Node) error {
 	n.MetricsAddr, n.GossipAddr = fmt.Sprintf("%s:%d", a, metricsPort), fmt.Sprintf("%s:%d", a, gossipPort)
 	n.RaftAddr = fmt.Sprintf("%s:%d", a, raftPort)
 	n.AdvertiseAddr = n.RaftAddr
-	x.nodes = append(x.nodes, n)
 	if x.proxied {
 		if err := x.addProxies(n); err != nil {
 			return err
@@ -228,7 +228,9 @@ func (x *namespaces) close() error {
 	}
 	var errs []error
 	for _, n := range x.nodes {
-		errs = append(errs, ip("netns del "+x.ns(n)))
+		// The link first: with the namespace alone it goes at some later time, and
+		// the next cluster could not have its name.
+		errs = append(errs, ip(fmt.Sprintf("link del akj%s.h%d", x.tag, n.Num)), ip("netns del "+x.ns(n)))
 	}
 	return errors.Join(append(errs, ip("link del "+x.bridge()))...)
 }
