@@ -344,7 +344,8 @@ func (s *codeset) rowMeasure(m *measure, v uint32) {
 	m.base8, m.stride = s.base(), s.width
 	row := s.row(v)
 	if !s.termed {
-		m.kind, m.query8 = kindCodeL2, row
+		// A copy: codeMeasure writes to query8, which must never be a row.
+		m.kind, m.query8 = kindCodeL2, append(m.query8[:0], row...)
 		return
 	}
 	// As L2Query does, but eight at a time and with the sum from the padding.
