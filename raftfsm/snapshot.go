@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/raft"
@@ -160,14 +161,66 @@ func (f *FSM) Export(dir string) (*Manifest, error) {
 	if _, err := f.cfg.FS.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("raftfsm: export to %s: %w", dir, errors.Join(fs.ErrExist, err))
 	}
-	m, err := f.export(st, dir)
+	// Graphs first: one that is ahead of the store would not be trusted.
+	graphs := f.exportGraphs(st)
+	m, err := f.export(st, dir, graphs)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("raftfsm: export to %s: %w", dir, err), f.cfg.FS.RemoveAll(dir))
 	}
 	return m, nil
 }
 
-func (f *FSM) export(st *state, dir string) (*Manifest, error) {
+// graphFile is a checkpoint of a graph that is exported under another name.
+type graphFile struct{ path, name string }
+
+// graphPrefix begins the names of graphs in an exported directory; the
+// collection's number, a dash and the name of the checkpoint follow.
+const (
+	graphPrefix = "graph-"
+	graphSuffix = ".graph" // of the index's checkpoints
+)
+
+// exportGraphs writes the graphs to disk and lists the files. Graphs only save
+// time, so what goes wrong is logged and left out.
+func (f *FSM) exportGraphs(st *state) (out []graphFile) {
+	for _, c := range st.colls {
+		dir := st.eng.store.indexPath(&f.cfg, c.c.number)
+		if dir == "" {
+			return nil
+		}
+		err := c.c.idx.Checkpoint(context.Background())
+		names, listErr := f.cfg.FS.List(dir)
+		if err = errors.Join(err, listErr); err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				f.cfg.Logger.Warn("raftfsm: graph is not exported", "collection", c.rec.GetName(), "error", err)
+			}
+			continue
+		}
+		for _, name := range names {
+			if !strings.HasSuffix(name, graphSuffix) {
+				continue // being written
+			}
+			out = append(out, graphFile{f.cfg.FS.PathJoin(dir, name), graphPrefix + numberName(c.c.number) + "-" + name})
+		}
+	}
+	return out
+}
+
+// graphTarget is where a file of an exported directory goes if it is a graph.
+func (f *FSM) graphTarget(ref storeRef, name string) (path string, isGraph bool) {
+	rest, ok := strings.CutPrefix(name, graphPrefix)
+	if !ok {
+		return "", false
+	}
+	number, file, ok := strings.Cut(rest, "-")
+	n, err := strconv.ParseUint(number, 10, 32)
+	if !ok || err != nil || file == "" || f.cfg.noIndexDir {
+		return "", true // not for us
+	}
+	return f.cfg.FS.PathJoin(ref.indexPath(&f.cfg, uint32(n)), file), true
+}
+
+func (f *FSM) export(st *state, dir string, graphs []graphFile) (*Manifest, error) {
 	fsys := f.cfg.FS
 	if err := st.eng.db.Flush(); err != nil {
 		return nil, err
@@ -178,6 +231,12 @@ func (f *FSM) export(st *state, dir string) (*Manifest, error) {
 	m, err := describeStore(fsys, dir)
 	if err != nil {
 		return nil, err
+	}
+	for _, g := range graphs {
+		// The index may have replaced the file meanwhile.
+		if err := fsys.Link(g.path, fsys.PathJoin(dir, g.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 	}
 	names, err := fsys.List(dir)
 	if err != nil {
@@ -334,7 +393,18 @@ func (f *FSM) takeIn(ctx context.Context, m *Manifest, dir string, ref storeRef)
 		return nil, err
 	}
 	for _, file := range m.Files {
-		if err := storage.CopyFile(fsys, fsys.PathJoin(dir, file.Name), fsys.PathJoin(to, file.Name)); err != nil {
+		target, isGraph := f.graphTarget(ref, file.Name)
+		switch {
+		case !isGraph:
+			target = fsys.PathJoin(to, file.Name)
+		case target == "":
+			continue
+		default:
+			if err := fsys.MkdirAll(fsys.PathDir(target), 0o755); err != nil {
+				return nil, err
+			}
+		}
+		if err := storage.CopyFile(fsys, fsys.PathJoin(dir, file.Name), target); err != nil {
 			return nil, err
 		}
 	}

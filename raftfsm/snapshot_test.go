@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -154,6 +156,84 @@ func TestExportRestoresElsewhere(t *testing.T) {
 	before := dst.f.Applied()
 	if err := dst.f.RestoreDir(context.Background(), dir); err != nil || dst.f.Applied() != before {
 		t.Fatal(err, dst.f.Applied())
+	}
+}
+
+// TestExportCarriesGraphs: a new member takes the graph over instead of building
+// it, and a graph that is damaged costs time, not the restore.
+func TestExportCarriesGraphs(t *testing.T) {
+	src := newHarness(t, Config{Dir: filepath.Join(t.TempDir(), "a")})
+	src.must(createCmd("c1", "docs", 2))
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := 0; i < 2000; i += 100 {
+		ws := make([]*fsmv1.Write, 100)
+		for k := range ws {
+			ws[k] = upsert(fmt.Sprint("d", i+k), "", rng.Float32(), rng.Float32())
+		}
+		src.must(writeCmd("c1", ws...))
+	}
+	graph := func(h *harness) (hash string) {
+		h.collection("docs", func(c *Collection) {
+			if err := c.Index().WaitIdle(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			hash = c.IndexStatus().GraphHash
+		})
+		return hash
+	}
+	want := graph(src)
+	for _, damage := range []bool{false, true} {
+		var logged bytes.Buffer
+		dst := newHarness(t, Config{Dir: filepath.Join(t.TempDir(), "b"), Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+		dir := filepath.Join(t.TempDir(), "export")
+		m, err := src.f.Export(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := ""
+		for _, f := range m.Files {
+			if strings.HasPrefix(f.Name, graphPrefix) {
+				name = f.Name
+			}
+		}
+		if name == "" {
+			t.Fatalf("no graph in %v", m.Files)
+		}
+		if damage { // before the checksums were made
+			path := filepath.Join(dir, name)
+			b, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b[len(b)/2] ^= 1
+			if err := errors.Join(os.Remove(path), os.WriteFile(path, b, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			for i := range m.Files {
+				if m.Files[i].Name == name {
+					if m.Files[i], err = describeFile(storage.Disk(), dir, name); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if b, err = MarshalManifest(m); err != nil {
+				t.Fatal(err)
+			}
+			put(t, storage.Disk(), filepath.Join(dir, ManifestName), b)
+		}
+		if err := dst.f.RestoreDir(t.Context(), dir); err != nil {
+			t.Fatal(err)
+		}
+		if refused := strings.Contains(logged.String(), "is not used"); refused != damage {
+			t.Fatalf("damaged %t, but: %s", damage, logged.String())
+		}
+		target, _ := dst.f.graphTarget(dst.f.eng.store, name)
+		if _, err := os.Stat(target); err != nil {
+			t.Fatal(err)
+		}
+		if got := graph(dst); got != want {
+			t.Fatalf("graph %s, want %s", got, want)
+		}
 	}
 }
 
