@@ -136,9 +136,10 @@ func TestMembersComeAndGoUnderLoad(t *testing.T) {
 	var wg sync.WaitGroup
 	var failed error
 	var written int
+	n1 := c.nodes["n1"]
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			if _, err := c.nodes["n1"].Propose(context.Background(), put(fmt.Sprintf("w%d", written))); err != nil {
+			if _, err := n1.Propose(context.Background(), put(fmt.Sprintf("w%d", written))); err != nil {
 				failed = err
 				return
 			}
@@ -146,7 +147,6 @@ func TestMembersComeAndGoUnderLoad(t *testing.T) {
 		}
 	})
 	extra := []string{"m1", "m2", "r1", "r2"}
-	c.mem["n1"].Applied()
 	for _, name := range extra {
 		c.addrs[name] = freeAddr(t)
 		c.net.name(c.addrs[name], name)
