@@ -101,3 +101,75 @@ func load(t *testing.T, clients int, span time.Duration, op func(ctx context.Con
 	}
 	return float64(len(all)) / took.Seconds(), all[len(all)/2].Round(10 * time.Microsecond), all[len(all)*99/100].Round(10 * time.Microsecond)
 }
+
+// TestFailover prints the gaps in acknowledged writes when the leader dies. It
+// is a measurement, run by
+//
+//	AKIDB_FAILOVER=20 AKIDB_HEARTBEAT=300ms go test ./node -run TestFailover -v
+func TestFailover(t *testing.T) {
+	runs, err := strconv.Atoi(os.Getenv("AKIDB_FAILOVER"))
+	if err != nil {
+		t.Skip("a measurement: set AKIDB_FAILOVER to a number of runs")
+	}
+	hb, _ := time.ParseDuration(os.Getenv("AKIDB_HEARTBEAT"))
+	c := startCluster(t, 3, func(cfg *Config) { cfg.HeartbeatTimeout = hb })
+	var mu sync.Mutex // guards the nodes against the crashes
+	up := map[string]*Node{}
+	for name, n := range c.nodes {
+		up[name] = n
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var last, worst atomic.Int64
+	last.Store(time.Now().UnixNano())
+	var wg sync.WaitGroup
+	for w := range 16 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				mu.Lock()
+				var n *Node
+				for _, n = range up {
+					break
+				}
+				mu.Unlock()
+				cmd := put(fmt.Sprintf("w%d-%d", w, i%100))
+				cmd.RequestId = fmt.Sprintf("w%d-%d", w, i)
+				opCtx, cancel := context.WithTimeout(ctx, 10*time.Second)
+				_, err := n.Propose(opCtx, cmd)
+				cancel()
+				if err != nil {
+					continue
+				}
+				now := time.Now().UnixNano()
+				gap := now - last.Swap(now)
+				for {
+					was := worst.Load()
+					if gap <= was || worst.CompareAndSwap(was, gap) {
+						break
+					}
+				}
+			}
+		})
+	}
+	var gaps []time.Duration
+	for range runs {
+		pause(t.Context(), 2*time.Second)
+		l := c.leader().ID()
+		mu.Lock()
+		delete(up, l)
+		mu.Unlock()
+		worst.Store(0)
+		c.crash(l)
+		c.leader()
+		pause(t.Context(), 500*time.Millisecond)
+		gaps = append(gaps, time.Duration(worst.Load()).Round(time.Millisecond))
+		n := c.start(l)
+		c.wait("the node to be ready", func() bool { return n.Ready() == nil })
+		mu.Lock()
+		up[l] = n
+		mu.Unlock()
+	}
+	stop()
+	wg.Wait()
+	slices.Sort(gaps)
+	t.Logf("heartbeat %v: p50 %v max %v of %v", hb, gaps[len(gaps)/2], gaps[len(gaps)-1], gaps)
+}
