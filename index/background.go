@@ -20,6 +20,7 @@ func (x *Index) build() {
 		worked := false
 		if g := x.current.Load(); current == nil || current.g != g {
 			current = newBuilder(g, x.cfg.Workers)
+			current.pace = &x.pace
 		}
 		x.mu.Lock()
 		g := x.next
@@ -35,6 +36,7 @@ func (x *Index) build() {
 		default:
 			if next == nil || next.g != g {
 				next = newBuilder(g, x.cfg.Workers)
+				next.pace = &x.pace
 			}
 			// The graph in use must not fall far behind meanwhile; it is gone
 			// once advance has replaced it.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // builder grows the graph of one generation, a batch at a time. Every vertex of
@@ -19,6 +20,7 @@ import (
 // one by one and costs a few percent.)
 type builder struct {
 	g       *generation
+	pace    *pacer // nil: never rest
 	workers []*buildWorker
 	edges   []edge
 	groups  []int // start of each target's edges
@@ -54,7 +56,8 @@ type buildWorker struct {
 	chosenKeys,
 	keys []uint32
 	merged []uint64
-	pairs  measure // of a candidate with those chosen
+	pairs  measure       // of a candidate with those chosen
+	debt   time.Duration // worked since the last rest
 }
 
 func newBuilder(g *generation, workers int) *builder {
@@ -191,7 +194,7 @@ func (b *builder) encode(from, to uint32) bool {
 func (b *builder) parallel(n int, fn func(w *buildWorker, i int)) {
 	if len(b.workers) == 1 {
 		for i := range n {
-			fn(b.workers[0], i)
+			b.work(b.workers[0], i, fn)
 		}
 		return
 	}
@@ -204,11 +207,22 @@ func (b *builder) parallel(n int, fn func(w *buildWorker, i int)) {
 				if i >= n {
 					return
 				}
-				fn(w, i)
+				b.work(w, i, fn)
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// work does one piece and rests if writes need the core more.
+func (b *builder) work(w *buildWorker, i int, fn func(w *buildWorker, i int)) {
+	if b.pace == nil {
+		fn(w, i)
+		return
+	}
+	start := time.Now()
+	fn(w, i)
+	w.debt = b.pace.rest(w.debt+time.Since(start), int(b.g.total.Load()-b.g.graphed.Load()))
 }
 
 // insert finds the links of vertex v of the batch that begins at from.

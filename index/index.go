@@ -13,6 +13,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/akidb/akidb/index/distance"
 )
@@ -149,6 +150,7 @@ type Index struct {
 	closed bool
 	idle   chan struct{} // closed and replaced when the builder has nothing to do
 
+	pace  pacer
 	wake  bell // for the builder
 	merge bell // for the merger of payload runs
 	stop  chan struct{}
@@ -193,6 +195,7 @@ func newIndex(cfg Config, src Source) *Index {
 		checkpoints: make(chan checkpointRequest),
 		stop:        make(chan struct{}),
 	}
+	x.pace.start, x.pace.stop = time.Now(), x.stop
 	x.scratches.New = func() any { return new(scratch) }
 	return x
 }
@@ -259,6 +262,7 @@ func (x *Index) Append(slot Slot, vector []float32, payload []byte) {
 	x.mu.Lock()
 	x.current.Load().append(slot, vector, 0)
 	x.mu.Unlock()
+	x.pace.appended()
 	x.wake.nudge()
 }
 

@@ -17,6 +17,7 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 	if err := x.checkQuery(&q); err != nil {
 		return dst, Stats{}, err
 	}
+	x.pace.searched()
 	g := x.acquire()
 	defer g.release()
 	s := x.scratches.Get().(*scratch)
