@@ -26,6 +26,7 @@ const (
 // clock readings: on a fake clock many events share an instant.
 type history struct {
 	seq   atomic.Int64
+	bad   atomic.Bool   // something is wrong: the run may end
 	floor atomic.Uint64 // the newest log index that a linearizable read must see
 
 	mu        sync.Mutex // guards the fields below
@@ -53,6 +54,7 @@ func (h *history) now() int64 { return h.seq.Add(1) }
 func (h *history) wrong(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.bad.Store(true)
 	if len(h.violation) < 20 {
 		h.violation = append(h.violation, fmt.Sprintf(format, args...))
 	}

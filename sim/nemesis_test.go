@@ -149,13 +149,13 @@ var faults = []fault{
 	{"replace a member", 2, func(nm *nemesis) { nm.removeMember(true) }},
 }
 
-// run strikes until the end of the given time.
-func (nm *nemesis) run(until time.Time) {
+// run strikes until the end of the given time, or until a promise is broken.
+func (nm *nemesis) run(until time.Time, bad func() bool) {
 	total := 0
 	for _, f := range faults {
 		total += f.weight
 	}
-	for time.Now().Before(until) {
+	for time.Now().Before(until) && !bad() {
 		nm.rest(12)
 		d := nm.rng.IntN(total)
 		for _, f := range faults {

@@ -198,13 +198,13 @@ func drive(c *Cluster, cs *clients, seed uint64, length time.Duration) error {
 	nm := &nemesis{Cluster: c}
 	// Four rounds of faults, each followed by calm and all checks of a cluster at rest.
 	for round := range 4 {
-		nm.run(time.Now().Add(length / 4))
+		nm.run(time.Now().Add(length/4), cs.h.bad.Load)
 		c.trace.event("calm")
 		err := c.healAll()
 		if err == nil {
 			err = c.readmit()
 		}
-		if err != nil {
+		if err != nil || cs.h.bad.Load() {
 			close(cs.stop)
 			cs.wg.Wait()
 			return err
