@@ -55,7 +55,7 @@ func newCluster(t *testing.T) []*bench {
 		out = append(out, serve(t, n, nil))
 	}
 	for _, b := range out {
-		b.eventually("every node is ready", func() bool { return b.node.Ready() == nil })
+		b.settled()
 	}
 	return out
 }
@@ -105,7 +105,11 @@ func TestEveryNodeTakesEverything(t *testing.T) {
 	if err != nil || moved.LeaderId == old.NodeID || moved.LeaderId == "" {
 		t.Errorf("leadership went from %s to %v: %v", old.NodeID, moved, err)
 	}
-	verify, err := nodes[0].ops.Verify(t.Context(), &clusterv1.VerifyRequest{})
+	var verify *clusterv1.VerifyResponse
+	nodes[0].eventually("a verification under one leader", func() bool {
+		verify, err = nodes[0].ops.Verify(t.Context(), &clusterv1.VerifyRequest{})
+		return status.Code(err) != codes.Unavailable
+	})
 	if err != nil || !verify.Equal || len(verify.Members) != 3 {
 		t.Errorf("verify: %v %v", verify, err)
 	}

@@ -66,8 +66,25 @@ func newBench(t testing.TB, change func(*Config)) *bench {
 		}
 	})
 	b := serve(t, n, change)
-	b.eventually("the node is ready", func() bool { return n.Ready() == nil })
+	b.settled()
 	return b
+}
+
+// settled waits until the node is ready and has served a linearizable read, for
+// which its leader must be established.
+func (b *bench) settled() {
+	b.t.Helper()
+	b.eventually("the node serves", func() bool {
+		if b.node.Ready() != nil {
+			return false
+		}
+		v, err := b.node.Read(b.t.Context(), node.ReadOptions{Consistency: node.Linearizable})
+		if err != nil {
+			return false
+		}
+		v.Close()
+		return true
+	})
 }
 
 // serve puts the API over a node.
