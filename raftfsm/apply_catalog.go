@@ -255,6 +255,7 @@ func (a *applier) purgeSlots(op *fsmv1.PurgeSlots) (*fsmv1.Result, error) {
 		}
 		c.cnt.tombstones--
 	}
+	c.table.purge(dead)
 	a.touch(c)
 	res := a.ok()
 	res.More = more

@@ -4,6 +4,7 @@ package raftfsm
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/akidb/akidb/index"
 )
@@ -22,6 +23,9 @@ type slotTable struct {
 	refs [][]uint32
 	data [][]byte
 	used int // bytes of the last chunk of data
+	// Entries in each chunk whose slots were not purged. A chunk without any is
+	// given up, in copies of refs and data, since views share the old ones.
+	refsLeft, dataLeft []int32
 }
 
 const (
@@ -41,7 +45,7 @@ func (t *slotTable) view() slotView { return slotView{refs: t.refs, data: t.data
 func (t *slotTable) put(slot index.Slot, id string, externalID *string, version uint64) {
 	chunk, at := int(slot/slotsPerChunk), slot%slotsPerChunk
 	for len(t.refs) <= chunk {
-		t.refs = append(t.refs, nil)
+		t.refs, t.refsLeft = append(t.refs, nil), append(t.refsLeft, 0)
 	}
 	if t.refs[chunk] == nil {
 		t.refs[chunk] = make([]uint32, slotsPerChunk)
@@ -51,7 +55,7 @@ func (t *slotTable) put(slot index.Slot, id string, externalID *string, version 
 		size += 2 + len(*externalID)
 	}
 	if len(t.data) == 0 || t.used+size > chunkBytes {
-		t.data = append(t.data, make([]byte, chunkBytes))
+		t.data, t.dataLeft = append(t.data, make([]byte, chunkBytes)), append(t.dataLeft, 0)
 		t.used = 0
 	}
 	last := len(t.data) - 1
@@ -70,11 +74,46 @@ func (t *slotTable) put(slot index.Slot, id string, externalID *string, version 
 	}
 	t.used += (len(b) + entryAlign - 1) / entryAlign * entryAlign
 	t.refs[chunk][at] = uint32(pos/entryAlign) + 1
+	t.refsLeft[chunk]++
+	t.dataLeft[last]++
+}
+
+// purge gives up the entries of slots that no later view can see.
+func (t *slotTable) purge(slots []index.Slot) {
+	refs, data := t.refs, t.data
+	for _, slot := range slots {
+		chunk := int(slot / slotsPerChunk)
+		if chunk >= len(refs) || refs[chunk] == nil || refs[chunk][slot%slotsPerChunk] == 0 {
+			continue // dead when the table was loaded
+		}
+		at := int(refs[chunk][slot%slotsPerChunk]-1) * entryAlign / chunkBytes
+		t.refsLeft[chunk]--
+		t.dataLeft[at]--
+		if t.refsLeft[chunk] == 0 && chunk < len(refs)-1 {
+			if &t.refs[0] == &refs[0] {
+				t.refs = slices.Clone(refs)
+			}
+			t.refs[chunk] = nil
+		}
+		if t.dataLeft[at] == 0 && at < len(data)-1 {
+			if &t.data[0] == &data[0] {
+				t.data = slices.Clone(data)
+			}
+			t.data[at] = nil
+		}
+	}
 }
 
 // bytes is what the slots of the view take of RAM.
 func (v slotView) bytes() int64 {
-	return int64(len(v.data))*chunkBytes + int64(len(v.refs))*slotsPerChunk*4
+	var n int64
+	for _, chunk := range v.data {
+		n += int64(len(chunk))
+	}
+	for _, chunk := range v.refs {
+		n += int64(len(chunk)) * 4
+	}
+	return n
 }
 
 // entry is the encoded entry of a slot and all behind it; nil if there is none.
