@@ -45,6 +45,7 @@ type call struct {
 	m         method
 	req       proto.Message
 	requestID string
+	began     time.Time
 	deadline  time.Time
 	attempts  int
 	odd       int
@@ -60,11 +61,11 @@ func do[T any, P message[T]](ctx context.Context, k *core, m method, req proto.M
 	if k.sent != nil {
 		k.sent(req)
 	}
-	c := call{k: k, m: m, req: req, requestID: requestID}
+	c := call{k: k, m: m, req: req, requestID: requestID, began: time.Now()}
 	if d, ok := ctx.Deadline(); ok {
 		c.deadline = d
 	} else {
-		c.deadline = time.Now().Add(k.cfg.Timeout)
+		c.deadline = c.began.Add(k.cfg.Timeout)
 	}
 	if err := c.waitResolved(ctx); err != nil {
 		return nil, err
@@ -256,7 +257,7 @@ func (c *call) backoff(v *verdict) time.Duration {
 		return 0
 	}
 	limit := maxBackoff
-	if v.election || v.down {
+	if (v.election || v.down) && time.Since(c.began) < electionTime {
 		limit = maxLeaderBackoff
 	}
 	c.wait = min(max(c.wait*3/2, minBackoff), limit)

@@ -21,7 +21,9 @@ const (
 	minBackoff       = 4 * time.Millisecond
 	maxBackoff       = 500 * time.Millisecond
 	maxLeaderBackoff = 40 * time.Millisecond
-	maxRetryInfo     = 10 * time.Second
+	// After this long it is no election any more: the cluster is down.
+	electionTime = 5 * time.Second
+	maxRetryInfo = 10 * time.Second
 	// maxOddRetries bounds retries of errors that should not be: INTERNAL and
 	// code UNKNOWN.
 	maxOddRetries = 3
