@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +14,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
 )
 
 // TestThroughput prints writes and linearizable reads a second of three nodes
@@ -100,6 +104,63 @@ func load(t *testing.T, clients int, span time.Duration, op func(ctx context.Con
 		return 0, 0, 0
 	}
 	return float64(len(all)) / took.Seconds(), all[len(all)/2].Round(10 * time.Microsecond), all[len(all)*99/100].Round(10 * time.Microsecond)
+}
+
+// BenchmarkLogStore compares the two log stores: appends of 1, 16 and 64 entries
+// of 3 KiB with one sync each, with the file size and the time to open the log
+// again.
+func BenchmarkLogStore(b *testing.B) {
+	for _, n := range []int{1, 16, 64} {
+		for _, kind := range []string{logStoreWAL, logStoreBolt} {
+			b.Run(fmt.Sprintf("%s/%d", kind, n), func(b *testing.B) {
+				dir := filepath.Join(b.TempDir(), "log")
+				s, err := openLogDir(dir, kind, hclog.NewNullLogger())
+				if err != nil {
+					b.Fatal(err)
+				}
+				var index uint64
+				var lat []time.Duration
+				for b.Loop() {
+					logs := make([]*raft.Log, n)
+					for i := range logs {
+						index++
+						logs[i] = &raft.Log{Index: index, Term: 1, Data: make([]byte, 3<<10)}
+					}
+					t0 := time.Now()
+					if err := s.StoreLogs(logs); err != nil {
+						b.Fatal(err)
+					}
+					lat = append(lat, time.Since(t0))
+				}
+				slices.Sort(lat)
+				b.ReportMetric(float64(index)/b.Elapsed().Seconds(), "entries/s")
+				b.ReportMetric(float64(lat[len(lat)/2].Microseconds()), "p50-us")
+				b.ReportMetric(float64(lat[len(lat)*99/100].Microseconds()), "p99-us")
+				if err := s.Close(); err != nil {
+					b.Fatal(err)
+				}
+				var size int64
+				if err := filepath.WalkDir(dir, func(p string, d os.DirEntry, err error) error {
+					if info, ierr := d.Info(); ierr == nil && !d.IsDir() {
+						size += info.Size()
+					}
+					return err
+				}); err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(size)/float64(index), "bytes/entry")
+				t0 := time.Now()
+				if s, err = openLogDir(dir, kind, hclog.NewNullLogger()); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := newLogStore(s, retention{}); err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(time.Since(t0).Microseconds())/float64(index), "open-us/entry")
+				s.Close()
+			})
+		}
+	}
 }
 
 // TestFailover prints the gaps in acknowledged writes when the leader dies. It

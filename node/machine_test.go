@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -207,6 +208,10 @@ func (m *memMachine) Facts() facts {
 	defer m.mu.Unlock()
 	f := facts{applied: m.st.Applied, clusterID: m.st.ClusterID, clusterVersion: max(1, m.st.Version)}
 	copy(f.stateHash[:], m.st.Hash)
+	for key, msg := range m.st.Alarms {
+		kind, id, _ := strings.Cut(key, "/")
+		f.alarms = append(f.alarms, raftfsm.Alarm{Kind: kind, NodeID: id, Message: msg})
+	}
 	for _, b := range m.st.Nodes {
 		var r fsmv1.NodeRecord
 		if err := proto.Unmarshal(b, &r); err != nil {

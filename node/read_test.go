@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package node
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
+)
+
+// The last committed entry of an idle cluster may be one that no state machine
+// is told of; a read must not wait for it for ever.
+func TestReadAfterMembershipChangeOnAnIdleCluster(t *testing.T) {
+	c := startCluster(t, 3, func(cfg *Config) { cfg.StateCheckInterval = -1 })
+	c.wait("all records", func() bool { return len(c.mem["n1"].Facts().nodes) == 3 })
+	l := c.leader()
+	// A member that does not exist: nothing follows its entry.
+	if err := l.AddMember(c.ctx(), "ghost", "127.0.0.1:1", false); err != nil {
+		t.Fatal(err)
+	}
+	for name, n := range c.nodes {
+		if err := n.awaitRead(c.ctx(), ReadOptions{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A session read waits for its token and for nothing else; tokens of another
+// cluster and malformed ones are refused.
+func TestSessionTokens(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	n := c.leader()
+	at := c.put(n, "x")
+	f := c.follower()
+	index, err := f.ParseToken(n.Token(at))
+	if err != nil || index != at {
+		t.Fatalf("%d, %v", index, err)
+	}
+	if err := f.awaitRead(c.ctx(), ReadOptions{Consistency: Session, MinIndex: index}); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := c.mem[f.ID()].doc("x"); !ok {
+		t.Fatal("own write not seen")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Millisecond)
+	defer cancel()
+	if err := f.awaitRead(ctx, ReadOptions{Consistency: Session, MinIndex: at + 1000}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a token from the future: %v", err)
+	}
+	if i, err := f.ParseToken(""); err != nil || i != 0 {
+		t.Errorf("no token: %d, %v", i, err)
+	}
+	for _, bad := range []string{"7", "x.7", "deadbeef.7", n.Token(1)[:9], n.Token(1) + "x", n.Token(1)[:9] + "-1"} {
+		if _, err := f.ParseToken(bad); !errors.Is(err, ErrBadToken) {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+}
+
+// A replica that is cut off serves bounded reads until the bound has passed.
+func TestBoundedReads(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	f := c.follower()
+	o := ReadOptions{Consistency: Bounded, MaxStaleness: time.Hour}
+	if err := f.awaitRead(c.ctx(), o); err != nil {
+		t.Fatal(err)
+	}
+	c.net.isolate(f.ID(), true)
+	if err := f.awaitRead(c.ctx(), o); err != nil {
+		t.Fatalf("within the bound: %v", err)
+	}
+	if err := f.awaitRead(c.ctx(), ReadOptions{Consistency: Bounded, MaxStaleness: time.Nanosecond}); !errors.Is(err, ErrTooStale) {
+		t.Fatalf("beyond the bound: %v", err)
+	}
+	if err := f.awaitRead(c.ctx(), ReadOptions{Consistency: Eventual}); err != nil {
+		t.Fatalf("eventual: %v", err)
+	}
+}
+
+// A replica whose state is not to be trusted serves nothing, is not ready, and
+// everybody is told.
+func TestDivergedReplicaIsFenced(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	f := c.follower()
+	m := c.mem[f.ID()]
+	m.mu.Lock()
+	m.diverged = errors.New("hash differs")
+	m.mu.Unlock()
+	for _, k := range []Consistency{Linearizable, Session, Bounded, Eventual} {
+		if err := f.awaitRead(c.ctx(), ReadOptions{Consistency: k, MaxStaleness: time.Hour}); !errors.Is(err, ErrFenced) {
+			t.Errorf("%s: %v", k, err)
+		}
+	}
+	if err := f.Ready(); !errors.Is(err, ErrFenced) {
+		t.Errorf("ready: %v", err)
+	}
+	c.wait("the alarm on another node", func() bool {
+		for _, a := range c.mem[c.leader().ID()].Facts().alarms {
+			if a.Kind == AlarmDiverged && a.NodeID == f.ID() {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// Budgets: writes of documents are refused with a pause while reads go on.
+func TestUsedUpBudgetRefusesWrites(t *testing.T) {
+	c := startCluster(t, 1, func(cfg *Config) { cfg.MaxApplyLag = 1 })
+	n := c.leader()
+	gate := make(chan struct{})
+	c.mem["n1"].mu.Lock()
+	c.mem["n1"].applyGate = gate
+	c.mem["n1"].mu.Unlock()
+	first := make(chan error, 3)
+	for range 3 {
+		go func() {
+			_, err := n.Propose(context.Background(), put("slow"))
+			first <- err
+		}()
+	}
+	var o *OverloadedError
+	c.wait("a refusal", func() bool {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		defer cancel()
+		_, err := n.Propose(ctx, put("more"))
+		return errors.As(err, &o)
+	})
+	if o.Budget != "apply lag" || o.RetryAfter <= 0 {
+		t.Errorf("%+v", o)
+	}
+	if err := n.awaitRead(c.ctx(), ReadOptions{Consistency: Eventual}); err != nil {
+		t.Error(err)
+	}
+	c.mem["n1"].mu.Lock()
+	c.mem["n1"].applyGate = nil
+	c.mem["n1"].mu.Unlock()
+	close(gate)
+	for range 3 {
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+	}
+	c.wait("writes again", func() bool {
+		_, err := n.Propose(context.Background(), put("later"))
+		return err == nil
+	})
+}
+
+// A snapshot request that arrives late, or again, must not take away what the
+// node has applied since: the library would install it.
+func TestLateSnapshotDoesNotSetBack(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	for range 20 {
+		c.put(c.leader(), "x")
+	}
+	f := c.follower()
+	if err := f.awaitRead(c.ctx(), ReadOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	before := f.Status()
+	core := f.g.core.Load()
+	man := mustMarshal(t, &nodev1.Manifest{Format: 1, AppliedIndex: 5, ExportId: "old", SourceAddr: "127.0.0.1:1"})
+	stranger := raft.NewNetworkTransport(dialOnly{c.leader().mux, make(chan struct{})}, 1, time.Second, io.Discard)
+	defer func() { stranger.CloseStreams(); stranger.Close() }()
+	lid, laddr := f.g.leader()
+	req := &raft.InstallSnapshotRequest{
+		RPCHeader:       raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(lid), Addr: []byte(laddr)},
+		SnapshotVersion: raft.SnapshotVersionMax, Term: core.r.CurrentTerm(), Leader: []byte(laddr),
+		LastLogIndex: 5, LastLogTerm: core.ls.termAt(5), Size: int64(len(man)),
+		Configuration: raft.EncodeConfiguration(raft.Configuration{Servers: f.g.servers()}), ConfigurationIndex: 1,
+	}
+	var resp raft.InstallSnapshotResponse
+	if err := stranger.InstallSnapshot(raft.ServerID(f.ID()), raft.ServerAddress(c.addrs[f.ID()]), req, &resp, bytes.NewReader(man)); err != nil {
+		t.Fatal(err)
+	}
+	if !resp.Success {
+		t.Error("the sender would try again")
+	}
+	if after := f.Status(); after.AppliedIndex < before.AppliedIndex || after.LastLogIndex < before.LastLogIndex {
+		t.Errorf("set back from %d to %d", before.LastLogIndex, after.LastLogIndex)
+	}
+	// Should it come as far as Raft all the same, the sink refuses it there.
+	sink, err := f.g.snaps.Create(raft.SnapshotVersionMax, 5, req.LastLogTerm, raft.Configuration{}, 1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sink.Write(man); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Close(); err == nil {
+		t.Error("the sink took a snapshot from before the applied index")
+	}
+}
