@@ -19,6 +19,8 @@ type mutant struct {
 	name, breaks      string
 	workload, nemesis string
 	args              []string
+	// What a race needs more of than a run has by default; 0: the default.
+	workers, rate int
 }
 
 // mutantList names the faults that a build with the tag akidb_mutants can have.
@@ -30,7 +32,8 @@ func mutantList() []mutant {
 			args: []string{"--log-store", "bolt"}},
 		{name: "dedupe-off", breaks: "request ids are not remembered", workload: "once", nemesis: "none"},
 		{name: "readindex-old-term", breaks: "a new leader answers a read before it has committed an entry of its term", workload: "register", nemesis: "leader-storm,pause-leader"},
-		{name: "heartbeat-fast-path", breaks: "heartbeats go around the consumer channel (hashicorp/raft issue 695)", workload: "register", nemesis: "pause-leader"},
+		{name: "heartbeat-fast-path", breaks: "heartbeats go around the consumer channel (hashicorp/raft issue 695)", workload: "register", nemesis: "stutter",
+			workers: 48, rate: 2000},
 	}
 }
 
@@ -67,6 +70,9 @@ func hunt(ctx context.Context, m mutant, o harness.Options, dir string, attempts
 	o.Workload, o.Nemesis = m.workload, m.nemesis
 	o.Env = append(append([]string(nil), o.Env...), "AKIDB_MUTANTS="+m.name)
 	o.Args = append(append([]string(nil), o.Args...), m.args...)
+	if m.workers > 0 {
+		o.Workers, o.Rate = m.workers, m.rate
+	}
 	began := time.Now()
 	for i := range attempts {
 		ro := o

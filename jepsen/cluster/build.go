@@ -87,13 +87,24 @@ import (
 	"syscall"
 )
 
-var jepsenOffset, jepsenRead atomic.Int64
+var jepsenOffset atomic.Int64
+
+// The file is read by a goroutine: timers call Now on the system stack, where
+// nothing may block.
+func init() {
+	if name, ok := syscall.Getenv("JEPSEN_CLOCK_FILE"); ok {
+		jepsenReload(name)
+		go func() {
+			for {
+				Sleep(5 * Millisecond)
+				jepsenReload(name)
+			}
+		}()
+	}
+}
 
 func jepsenNow() (sec int64, nsec int32, mono int64) {
 	sec, nsec, mono = runtimeNow()
-	if last := jepsenRead.Load(); mono-last > 5e6 && jepsenRead.CompareAndSwap(last, mono) {
-		jepsenReload()
-	}
 	if off := jepsenOffset.Load(); off != 0 {
 		ns := int64(nsec) + off%1e9
 		sec += off / 1e9
@@ -109,11 +120,7 @@ func jepsenNow() (sec int64, nsec int32, mono int64) {
 	return sec, nsec, mono
 }
 
-func jepsenReload() {
-	name, ok := syscall.Getenv("JEPSEN_CLOCK_FILE")
-	if !ok {
-		return
-	}
+func jepsenReload(name string) {
 	fd, err := open(name)
 	if err != nil {
 		return

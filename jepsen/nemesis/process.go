@@ -36,6 +36,10 @@ func processNemeses() []*Nemesis {
 		pause("pause-leader", "SIGSTOP of the leader; it wakes up believing that it leads", theLeader),
 		pause("pause-follower", "SIGSTOP of a follower", aFollower),
 		{
+			Name: "stutter", About: "SIGSTOP of the leader for 0.3 to 1.3 s, again and again, as if its machine stalled",
+			Pause: time.Second, Hold: 5 * time.Millisecond, Inject: stutter,
+		},
+		{
 			Name: "restart", About: "rolling restart: SIGTERM and start, one node after another",
 			Pause: 3 * time.Second, Inject: rolling(false),
 		},
@@ -94,6 +98,16 @@ func pause(name, about string, choose chooser) *Nemesis {
 			}, nil
 		},
 	}
+}
+
+// stutter stops the leader until others have elected another one, or almost.
+func stutter(ctx context.Context, e *Env, r *rand.Rand) (string, func(context.Context) error, error) {
+	n := leaderOrAny(ctx, e, r)
+	d := time.Duration(300+r.IntN(1000)) * time.Millisecond
+	n.Pause()
+	wait(ctx, d)
+	n.Resume()
+	return fmt.Sprintf("stopped %s for %v", n.ID, d), func(context.Context) error { return nil }, nil
 }
 
 // stopPatience is how long a node may take to hand over and end.
