@@ -47,6 +47,7 @@ const (
 	reasonFenced    = "FENCED"
 	reasonTooStale  = "TOO_STALE"
 	reasonShutdown  = "SHUTTING_DOWN"
+	reasonReused    = "REQUEST_ID_REUSED"
 	reasonInternal  = "INTERNAL"
 	reasonPanic     = "PANIC"
 )
@@ -208,7 +209,13 @@ func (v *verdict) byReason() {
 
 // settles is true if a refusal also says that no earlier attempt of the same
 // request was or will be applied: the state machine or its validation spoke.
+//
+// That a request id belongs to another command says the opposite: an earlier
+// attempt got through, and resolved a name to what it then was.
 func (v *verdict) settles() bool {
+	if v.reason == reasonReused {
+		return false
+	}
 	switch v.code {
 	case codes.InvalidArgument, codes.AlreadyExists, codes.NotFound, codes.FailedPrecondition, codes.Aborted, codes.OutOfRange:
 		return v.class == Permanent

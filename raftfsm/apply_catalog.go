@@ -87,7 +87,13 @@ func (emptySource) Scan(index.Slot, func(index.Entry) error) error { return nil 
 // until PurgeCollection has taken them away.
 func (a *applier) dropCollection(op *fsmv1.DropCollection) (*fsmv1.Result, error) {
 	e := a.e
+	// A name is resolved here and not by the proposer: two concurrent drops of
+	// one name must not both succeed, and a retry must be the same command even
+	// if the name belongs to another collection by then.
 	c := e.byID[op.GetCollectionId()]
+	if c == nil {
+		c = e.byName[nameKey(DefaultTenant, DefaultDatabase, op.GetCollectionId())]
+	}
 	if c == nil {
 		return a.noCollection(op.GetCollectionId()), nil
 	}

@@ -4,9 +4,7 @@ package rpc
 
 import (
 	"context"
-	"errors"
 
-	"github.com/akidb/akidb/raftfsm"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
@@ -70,15 +68,15 @@ func (s *service) DeleteCollection(ctx context.Context, r *collectionv1.DeleteCo
 	if err := checkRequestID("request_id", r.GetRequestId()); err != nil {
 		return nil, err
 	}
-	res, err := s.proposeOn(ctx, r.GetCollectionId(), r.GetRequestId(),
-		func(c *raftfsm.Collection) (*fsmv1.Command, error) {
-			return &fsmv1.Command{Op: &fsmv1.Command_DropCollection{
-				DropCollection: &fsmv1.DropCollection{CollectionId: c.Record().GetCollectionId()},
-			}}, nil
-		})
-	if errors.Is(err, raftfsm.ErrCollectionNotFound) && r.GetRequestId() != "" {
-		res, err = s.dropAgain(ctx, r)
+	if err := checkRef(r.GetCollectionId()); err != nil {
+		return nil, err
 	}
+	// The state machine resolves a name: only there do two drops of one name, or
+	// a drop that is sent again, meet the same collection.
+	res, err := s.propose(ctx, &fsmv1.Command{
+		RequestId: r.GetRequestId(),
+		Op:        &fsmv1.Command_DropCollection{DropCollection: &fsmv1.DropCollection{CollectionId: r.GetCollectionId()}},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -87,18 +85,4 @@ func (s *service) DeleteCollection(ctx context.Context, r *collectionv1.DeleteCo
 		Success:      true,
 		AppliedIndex: sv.applied, SessionToken: sv.token, ServedBy: sv.by, Consistency: sv.consistency,
 	}, nil
-}
-
-// dropAgain answers for a collection that is not there: if the request id was
-// used before, this is the retry of the call that dropped it. By name the
-// command cannot be made the same again, but that its id is taken says enough.
-func (s *service) dropAgain(ctx context.Context, r *collectionv1.DeleteCollectionRequest) (*fsmv1.Result, error) {
-	res, err := s.propose(ctx, &fsmv1.Command{
-		RequestId: r.GetRequestId(),
-		Op:        &fsmv1.Command_DropCollection{DropCollection: &fsmv1.DropCollection{CollectionId: r.GetCollectionId()}},
-	})
-	if errors.Is(err, raftfsm.ErrRequestIDReused) {
-		return res, nil
-	}
-	return res, err
 }

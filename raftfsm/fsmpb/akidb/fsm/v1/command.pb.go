@@ -757,8 +757,9 @@ func (x *PayloadIndex) GetType() string {
 }
 
 type DropCollection struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	CollectionId  string                 `protobuf:"bytes,1,opt,name=collection_id,json=collectionId,proto3" json:"collection_id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The id, or the name in the default database as of the command's own log index.
+	CollectionId  string `protobuf:"bytes,1,opt,name=collection_id,json=collectionId,proto3" json:"collection_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
