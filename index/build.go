@@ -167,7 +167,7 @@ func (b *builder) encode(from, to uint32) bool {
 				g.cfg.Warn("the vectors could not be encoded anew", err)
 				return false
 			}
-			fresh.rows.grow(int(to))
+			fresh.grow(int(to))
 			b.parallel(int(to), func(_ *buildWorker, i int) { fresh.add(g, uint32(i)) })
 			fresh.checked = to
 			if from == 0 && !fresh.orders(b, to) {
@@ -185,7 +185,7 @@ func (b *builder) encode(from, to uint32) bool {
 			g.poor = !codes.orders(b, from)
 		}
 	}
-	codes.rows.grow(int(to))
+	codes.grow(int(to))
 	b.parallel(int(to-from), func(_ *buildWorker, i int) { codes.add(g, from+uint32(i)) })
 	return true
 }

@@ -290,7 +290,7 @@ func (b *builder) restore(c *checkpoint) error {
 			return err
 		}
 		codes.checked = c.Checked
-		codes.rows.grow(int(n))
+		codes.grow(int(n))
 		b.parallel(int(n), func(_ *buildWorker, i int) { codes.add(g, uint32(i)) })
 		g.codes.Store(codes)
 	}

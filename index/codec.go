@@ -24,7 +24,7 @@ type codec struct {
 	trained uint32 // boundary it was trained at
 	dim     int    // with the lift
 	width   int    // bytes of a row: dim padded to 64
-	termed  bool   // the padding has room for the row's terms
+	padded  bool   // the padding has room for the row's terms
 	offset  []float32
 	inverse float32 // of the scale
 	scale   float32
@@ -52,7 +52,7 @@ func codecDim(cfg *Config) int {
 func newCodec(cfg *Config) *codec {
 	c := &codec{dim: codecDim(cfg), lifted: cfg.Metric == distance.Dot}
 	c.width = (c.dim + 63) &^ 63
-	c.termed = c.width-c.dim >= 8
+	c.padded = c.width-c.dim >= termBytes
 	return c
 }
 
@@ -271,6 +271,7 @@ func (w *buildWorker) nearest(n, step uint32, limit int) []uint64 {
 type codeset struct {
 	codec
 	rows     *arena
+	terms    *arena // the rows' terms where the padding has no room, else nil
 	refs     atomic.Int64
 	lossless atomic.Bool // nothing encoded so far lost anything
 	checked  uint32      // the builder's: vertices when training was last tried
@@ -282,6 +283,12 @@ func newCodeset(c *codec) (*codeset, error) {
 		return nil, err
 	}
 	s := &codeset{codec: *c, rows: rows}
+	if !c.padded {
+		if s.terms, err = newArena(termBytes); err != nil {
+			rows.free()
+			return nil, err
+		}
+	}
 	s.refs.Store(1)
 	s.lossless.Store(c.scale == 1 && !c.lifted)
 	return s, nil
@@ -302,7 +309,27 @@ func (s *codeset) acquire() bool {
 func (s *codeset) release() {
 	if s != nil && s.refs.Add(-1) == 0 {
 		s.rows.free()
+		s.terms.free()
 	}
+}
+
+// termBytes: a row has two terms, for when it is the query and when it is not.
+const termBytes = 8
+
+// grow makes rows [0, n) usable.
+func (s *codeset) grow(n int) {
+	s.rows.grow(n)
+	if s.terms != nil {
+		s.terms.grow(n)
+	}
+}
+
+// termRow is where the terms of a vertex are.
+func (s *codeset) termRow(v uint32) []byte {
+	if s.terms != nil {
+		return u8At(s.terms.row(v), termBytes)
+	}
+	return s.row(v)[s.width-termBytes:]
 }
 
 // add encodes a vertex.
@@ -326,51 +353,45 @@ func (s *codeset) add(g *generation, v uint32) {
 		n++
 	}
 	clear(dst[n:])
-	if s.termed {
-		var squares uint32
-		for _, u := range dst[:s.dim] {
-			squares += uint32(u) * uint32(u)
-		}
-		binary.LittleEndian.PutUint32(dst[s.width-8:], squares)
-		binary.LittleEndian.PutUint32(dst[s.width-4:], uint32(distance.L2Term(dst[:s.dim])))
+	var squares uint32
+	for _, u := range dst[:s.dim] {
+		squares += uint32(u) * uint32(u)
 	}
+	terms := s.termRow(v)
+	binary.LittleEndian.PutUint32(terms, squares)
+	binary.LittleEndian.PutUint32(terms[4:], uint32(distance.L2Term(dst[:s.dim])))
 }
 
 // row is the codes of a vertex, and what is in the padding.
 func (s *codeset) row(v uint32) []byte { return u8At(s.rows.row(v), s.width) }
 
-// rowMeasure compares a vertex with others.
+// rowMeasure compares a vertex with others: codeMeasure, but eight codes at a
+// time and with the sum of squares that is there already.
 func (s *codeset) rowMeasure(m *measure, v uint32) {
-	m.base8, m.stride = s.base(), s.width
+	s.target(m)
 	row := s.row(v)
-	if !s.termed {
-		// A copy: codeMeasure writes to query8, which must never be a row.
-		m.kind, m.query8 = kindCodeL2, append(m.query8[:0], row...)
-		return
-	}
-	// As L2Query does, but eight at a time and with the sum from the padding.
-	m.kind = kindCodeTerm
-	m.signed = slices.Grow(m.signed[:0], s.width)[:s.width]
 	to := unsafe.Slice((*uint64)(unsafe.Pointer(&m.signed[0])), s.width/8)
 	for i, w := range unsafe.Slice((*uint64)(unsafe.Pointer(&row[0])), s.width/8) {
 		to[i] = w ^ 0x8080808080808080
 	}
 	clear(m.signed[s.dim:])
-	m.term = int32(binary.LittleEndian.Uint32(row[s.width-8:]))
+	m.term = int32(binary.LittleEndian.Uint32(s.termRow(v)))
 }
 
 // codeMeasure compares codes (dim of them) with rows.
 func (s *codeset) codeMeasure(m *measure, codes []byte) {
+	s.target(m)
+	m.term = distance.L2Query(m.signed, codes)
+}
+
+// target makes m measure squared distances to rows.
+func (s *codeset) target(m *measure) {
 	m.base8, m.stride = s.base(), s.width
-	if s.termed {
-		m.kind = kindCodeTerm
-		m.signed = slices.Grow(m.signed[:0], s.width)[:s.width]
-		m.term = distance.L2Query(m.signed, codes)
-		return
+	m.kind, m.terms = kindCodePadded, s.terms
+	if s.terms != nil {
+		m.kind = kindCode
 	}
-	m.kind = kindCodeL2
-	m.query8 = slices.Grow(m.query8[:0], s.width)[:s.width]
-	clear(m.query8[copy(m.query8, codes):])
+	m.signed = slices.Grow(m.signed[:0], s.width)[:s.width]
 }
 
 // base is all rows, to be indexed below graphed only.

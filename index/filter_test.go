@@ -464,7 +464,7 @@ func TestFilteredRecall(t *testing.T) {
 	for _, quantization := range quantizations {
 		t.Run(string(quantization), func(t *testing.T) {
 			r := seeded(t, 31)
-			const n = 12000
+			const n = 9000
 			vectors := clustered(r, n+40, 24, 12, 0.7)
 			x := open(t, Config{Dimension: 24, Metric: distance.Cosine, Quantization: quantization}, &memory{})
 			for i, v := range vectors[:n] {

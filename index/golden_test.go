@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/zeebo/xxh3"
+
+	"github.com/akidb/akidb/index/distance"
 )
 
 // Goal: the same vectors give the same graph and the same results on every CPU.
@@ -20,37 +22,43 @@ func TestGoldenGraphs(t *testing.T) {
 		"cosine/sq8":  "4e17d5012746fe49f10d0346d976c13e b159ce5eb9e807d9",
 		"dot/none":    "09af10687f0a1bef89a3e347a0078192 a580b597a2f47d05",
 		"dot/sq8":     "e2a26e7b413cd692e7191a013995d92a a580b597a2f47d05",
+		"l2/sq8/64":   "d0951ca1d7ed1de03dd726ae5bc7276e 68d109f9997d493e",
 		"l2/none":     "f273853907cae69d36031cb85b2ec2f4 ffd37df6716330fb",
 		"l2/sq8":      "f4655513e6c0b5b41c63b4c9a74a3d02 ffd37df6716330fb",
 	}
 	for _, metric := range metrics {
 		for _, quantization := range quantizations {
-			name := metricName(metric) + "/" + string(quantization)
-			t.Run(name, func(t *testing.T) {
-				// No function of package math: some are assembly on some CPUs.
-				r := rand.New(rand.NewPCG(71, 1))
-				vectors := make([][]float32, 2000)
-				for i := range vectors {
-					vectors[i] = make([]float32, 24)
-					for d := range vectors[i] {
-						vectors[i][d] = r.Float32() - 0.25 + float32(i%7)/8
-					}
-				}
-				x := open(t, Config{Dimension: 24, Metric: metric, Quantization: quantization}, &memory{})
-				for i, v := range vectors {
-					x.Append(Slot(i), v, nil)
-				}
-				waitIdle(t, x)
-				h := xxh3.New()
-				for _, q := range vectors[:100] {
-					rs, _ := search(t, x, Query{Vector: q, K: 10}, all)
-					fmt.Fprintf(h, "%x", rs)
-				}
-				got := fmt.Sprintf("%s %016x", x.Status().GraphHash, h.Sum64())
-				if want := golden[name]; got != want {
-					t.Errorf("graph and results %q, want %q", got, want)
-				}
-			})
+			checkGolden(t, golden, metricName(metric)+"/"+string(quantization), metric, quantization, 24)
 		}
 	}
+	// Codes without room for their terms.
+	checkGolden(t, golden, "l2/sq8/64", distance.L2, QuantizationSQ8, 64)
+}
+
+func checkGolden(t *testing.T, golden map[string]string, name string, metric distance.Metric, quantization Quantization, dim int) {
+	t.Run(name, func(t *testing.T) {
+		// No function of package math: some are assembly on some CPUs.
+		r := rand.New(rand.NewPCG(71, 1))
+		vectors := make([][]float32, 2000)
+		for i := range vectors {
+			vectors[i] = make([]float32, dim)
+			for d := range vectors[i] {
+				vectors[i][d] = r.Float32() - 0.25 + float32(i%7)/8
+			}
+		}
+		x := open(t, Config{Dimension: dim, Metric: metric, Quantization: quantization}, &memory{})
+		for i, v := range vectors {
+			x.Append(Slot(i), v, nil)
+		}
+		waitIdle(t, x)
+		h := xxh3.New()
+		for _, q := range vectors[:100] {
+			rs, _ := search(t, x, Query{Vector: q, K: 10}, all)
+			fmt.Fprintf(h, "%x", rs)
+		}
+		got := fmt.Sprintf("%s %016x", x.Status().GraphHash, h.Sum64())
+		if want := golden[name]; got != want {
+			t.Errorf("graph and results %q, want %q", got, want)
+		}
+	})
 }

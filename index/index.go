@@ -351,6 +351,9 @@ func (x *Index) memory(g *generation) Memory {
 	var codes int64
 	if s := g.acquireCodes(); s != nil {
 		codes = graphed * int64(s.width)
+		if s.terms != nil {
+			codes += graphed * termBytes
+		}
 		s.release()
 	}
 	vectors := n

@@ -23,20 +23,20 @@ func TestGraphRecall(t *testing.T) {
 		for _, quantization := range quantizations {
 			t.Run(metricName(metric)+"/"+string(quantization), func(t *testing.T) {
 				r := seeded(t, 7)
-				vectors := clustered(r, 4300, 48, 20, 0.6)
+				vectors := clustered(r, 3300, 48, 20, 0.6)
 				x := open(t, Config{Dimension: 48, Metric: metric, Quantization: quantization}, &memory{})
-				for i, v := range vectors[:4200] {
+				for i, v := range vectors[:3200] {
 					x.Append(Slot(i), v, nil)
 				}
 				waitIdle(t, x)
-				if st := x.Status(); st.Graphed < 4000 {
+				if st := x.Status(); st.Graphed < 3000 {
 					t.Fatalf("graph covers %d", st.Graphed)
 				}
-				_, st := search(t, x, Query{Vector: vectors[4200], K: 10}, all)
+				_, st := search(t, x, Query{Vector: vectors[3200], K: 10}, all)
 				if st.Plan != "graph" {
 					t.Fatalf("plan %q", st.Plan)
 				}
-				if got := recall(t, x, vectors[4200:], Query{K: 10}, all); got < 0.99 {
+				if got := recall(t, x, vectors[3200:], Query{K: 10}, all); got < 0.99 {
 					t.Errorf("recall %.4f", got)
 				}
 			})

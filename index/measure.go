@@ -20,9 +20,9 @@ type measure struct {
 	radius float32   // kindBuildDot: the largest squared norm
 	lift   float32   // kindBuildDot: the query's extra coordinate
 	base8  []byte
-	query8 []byte // kindCodeL2, padded
-	signed []int8 // kindCodeTerm and kindCodeDot, padded
-	term   int32  // kindCodeTerm: of the query
+	signed []int8 // the query on codes, padded
+	term   int32  // kindCode and kindCodePadded: of the query
+	terms  *arena // kindCode: of the rows
 	codes  []byte // of the query
 	// What a key on codes means as a distance.
 	factor, constant float32
@@ -39,10 +39,9 @@ const (
 	// is zero, that order is the order of inner products, and unlike the inner
 	// product it is a metric, which the choice of links needs.
 	kindBuildDot
-	// The squared distance of codes, with the rows' terms in their padding or
-	// without.
-	kindCodeTerm
-	kindCodeL2
+	// The squared distance of codes, the rows' terms apart or in their padding.
+	kindCode
+	kindCodePadded
 	kindCodeDot
 )
 
@@ -55,11 +54,14 @@ func (m *measure) keys(ids, out []uint32) {
 	f := unsafe.Slice((*float32)(unsafe.Pointer(&out[0])), len(out))
 	n := unsafe.Slice((*int32)(unsafe.Pointer(&out[0])), len(out))
 	switch m.kind {
-	case kindCodeL2:
+	case kindCodePadded:
 		// Sums of squares are not negative: they are keys as they are.
-		distance.L2U8Rows(m.query8, m.base8, m.stride, ids, n)
-	case kindCodeTerm:
 		distance.L2U8TermRows(m.signed, m.term, m.base8, m.stride, m.stride-4, ids, n)
+	case kindCode:
+		distance.DotU8S8Rows(m.signed, m.base8, m.stride, ids, n)
+		for i, x := range n {
+			n[i] = m.term + *(*int32)(unsafe.Add(m.terms.row(ids[i]), 4)) - 2*x
+		}
 	case kindCodeDot:
 		distance.DotU8S8Rows(m.signed, m.base8, m.stride, ids, n)
 		for i, x := range n {
@@ -93,7 +95,7 @@ func (m *measure) keys(ids, out []uint32) {
 // much below key, that of one of them and the vertex.
 func (m *measure) apart(between, key uint32) bool {
 	switch m.kind {
-	case kindCodeL2, kindCodeTerm:
+	case kindCode, kindCodePadded:
 		return uint64(between)*5 >= uint64(key)*4
 	case kindBuildDot:
 		return float64(math.Float32frombits(between))*5 >= float64(math.Float32frombits(key))*4
