@@ -153,40 +153,64 @@ func (b *builder) prepare(from, to uint32) bool {
 	return true
 }
 
-// encode makes the codes of a batch. Each time the vertices have doubled the
-// codec is trained again, and if that says something else everything is encoded
-// anew: vectors may come in any order, also cluster by cluster.
+// encode makes the codes of a batch. Each time the vertices have doubled, and
+// when a batch is out of range, the codec is trained again, and if that says
+// something else everything is encoded anew: vectors may come in any order, also
+// cluster by cluster.
 func (b *builder) encode(from, to uint32) bool {
 	g := b.g
 	codes := g.codes.Load()
 	if codes == nil || from >= 2*codes.checked {
-		trained := trainCodec(g, to)
-		if codes == nil || !codes.suits(trained) {
-			fresh, err := newCodeset(trained)
-			if err != nil {
-				g.cfg.Warn("the vectors could not be encoded anew", err)
-				return false
-			}
-			fresh.grow(int(to))
-			b.parallel(int(to), func(_ *buildWorker, i int) { fresh.add(g, uint32(i)) })
-			fresh.checked = to
-			if from == 0 && !fresh.orders(b, to) {
-				fresh.release()
-				g.plain.Store(true)
-				return false
-			}
-			g.codes.Store(fresh)
-			codes.release()
-			codes = fresh
-		} else {
-			codes.checked = to
-		}
-		if from > 0 {
-			g.poor = !codes.orders(b, from)
-		}
+		return b.retrain(trainCodec(g, to), to)
 	}
 	codes.grow(int(to))
-	b.parallel(int(to-from), func(_ *buildWorker, i int) { codes.add(g, from+uint32(i)) })
+	var clipped atomic.Int64
+	b.parallel(int(to-from), func(_ *buildWorker, i int) {
+		if codes.add(g, from+uint32(i)) {
+			clipped.Add(1)
+		}
+	})
+	if clipped.Load()*8 <= int64(to-from) {
+		return true
+	}
+	// A sample of all may hardly know the newcomers. Widening by half each time
+	// keeps the number of times small.
+	c := trainCodec(g, to)
+	c.widen(codes.scale * 1.5)
+	return b.retrain(c, to)
+}
+
+// retrain takes a codec trained on the vertices below to into use, if it differs
+// from the one there is, and tries it.
+func (b *builder) retrain(trained *codec, to uint32) bool {
+	g := b.g
+	codes := g.codes.Load()
+	first := codes == nil
+	if !first && codes.suits(trained) {
+		from := g.graphed.Load()
+		codes.grow(int(to))
+		b.parallel(int(to-from), func(_ *buildWorker, i int) { codes.add(g, from+uint32(i)) })
+		codes.checked = to
+		g.poor = !codes.orders(b, to)
+		return true
+	}
+	fresh, err := newCodeset(trained)
+	if err != nil {
+		g.cfg.Warn("the vectors could not be encoded anew", err)
+		return false
+	}
+	fresh.grow(int(to))
+	b.parallel(int(to), func(_ *buildWorker, i int) { fresh.add(g, uint32(i)) })
+	fresh.checked = to
+	poor := !fresh.orders(b, to)
+	if first && poor {
+		fresh.release()
+		g.plain.Store(true)
+		return false
+	}
+	g.poor = poor
+	g.codes.Store(fresh)
+	codes.release()
 	return true
 }
 

@@ -147,6 +147,17 @@ func (c *codec) setScale(s float32) {
 	c.scale, c.inverse = s, 1/s
 }
 
+// widen makes the scale at least s, around the same centres.
+func (c *codec) widen(s float32) {
+	if c.scale >= s {
+		return
+	}
+	for d := range c.offset {
+		c.offset[d] += float32((c.scale - s) * 127.5)
+	}
+	c.setScale(s)
+}
+
 // expand writes a vertex's vector, lifted if need be.
 func (c *codec) expand(g *generation, v uint32, row []float32) {
 	if g.read(v, row) != nil {
@@ -173,27 +184,34 @@ func (c *codec) suits(other *codec) bool {
 	return moved <= float64(16*c.scale)
 }
 
-// encode writes the codes of a vector and reports whether they lose nothing.
-func (c *codec) encode(dst []byte, x []float32) bool {
+// clipMargin is how many codes out of range a value must be to count as clipped.
+const clipMargin = 4
+
+// encode writes the codes of a vector. It reports whether they lose nothing and
+// whether a value is far out of range.
+func (c *codec) encode(dst []byte, x []float32) (lossless, clipped bool) {
 	offset := c.offset[:len(x)]
 	dst = dst[:len(x)]
 	inverse := c.inverse
-	lossless := c.scale == 1
+	lossless = c.scale == 1
 	for i, f := range x {
 		t := float32((f-offset[i])*inverse) + 0.5
 		// NaN and what is below become 0.
 		var b byte
 		if t >= 255 {
 			b = 255
+			clipped = clipped || t >= 256+clipMargin
 		} else if t > 0 {
 			b = byte(int32(t))
+		} else {
+			clipped = clipped || t < -clipMargin
 		}
 		dst[i] = b
 		if lossless && float32(b)+offset[i] != f {
 			lossless = false
 		}
 	}
-	return lossless
+	return lossless, clipped
 }
 
 // Of the trial whether codes order vectors well enough: so many vertices, each
@@ -332,8 +350,8 @@ func (s *codeset) termRow(v uint32) []byte {
 	return s.row(v)[s.width-termBytes:]
 }
 
-// add encodes a vertex.
-func (s *codeset) add(g *generation, v uint32) {
+// add encodes a vertex and reports whether it is far out of range.
+func (s *codeset) add(g *generation, v uint32) (clipped bool) {
 	dst := u8At(s.rows.row(v), s.width)
 	row := g.vector(v)
 	if g.disk != nil {
@@ -342,7 +360,8 @@ func (s *codeset) add(g *generation, v uint32) {
 			clear(row)
 		}
 	}
-	if !s.encode(dst, row) && s.lossless.Load() {
+	lossless, clipped := s.encode(dst, row)
+	if !lossless && s.lossless.Load() {
 		s.lossless.Store(false)
 	}
 	n := g.cfg.Dimension
@@ -360,6 +379,7 @@ func (s *codeset) add(g *generation, v uint32) {
 	terms := s.termRow(v)
 	binary.LittleEndian.PutUint32(terms, squares)
 	binary.LittleEndian.PutUint32(terms[4:], uint32(distance.L2Term(dst[:s.dim])))
+	return clipped
 }
 
 // row is the codes of a vertex, and what is in the padding.
@@ -405,7 +425,8 @@ func (s *codeset) queryMeasure(m *measure, metric distance.Metric, query []float
 		return false
 	}
 	m.codes = slices.Grow(m.codes[:0], s.dim)[:s.dim]
-	lossless = s.encode(m.codes, query) && s.lossless.Load()
+	lossless, _ = s.encode(m.codes, query)
+	lossless = lossless && s.lossless.Load()
 	s.codeMeasure(m, m.codes)
 	m.factor, m.constant = s.scale*s.scale, 0
 	if metric == distance.Cosine {
