@@ -258,13 +258,15 @@ func (n *Node) helloAll(ctx context.Context) ([]*nodev1.HelloReply, error) {
 	}
 	answers := make(chan answer, len(addrs))
 	for _, a := range addrs {
-		n.wg.Go(func() {
+		if !n.wg.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, helloTimeout)
 			defer cancel()
 			var r nodev1.HelloReply
 			err := n.rpc.call(ctx, a, laneControl, methodHello, req, &r)
 			answers <- answer{&r, err}
-		})
+		}) {
+			answers <- answer{err: ErrClosed}
+		}
 	}
 	var replies []*nodev1.HelloReply
 	seen := map[string]bool{n.cfg.NodeID: true}

@@ -60,7 +60,7 @@ type group struct {
 
 	ctx    context.Context
 	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	wg     crew
 
 	mu       sync.Mutex // guards the fields below
 	identity identity
@@ -245,7 +245,9 @@ func (g *group) admit(rpc raft.RPC, forward func(raft.RPC)) bool {
 		return false
 	}
 	if req, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok {
-		g.wg.Go(func() { g.receiveSnapshot(rpc, req, forward) })
+		if !g.wg.Go(func() { g.receiveSnapshot(rpc, req, forward) }) {
+			rpc.Respond(nil, ErrClosed)
+		}
 		return false
 	}
 	return true
@@ -447,12 +449,14 @@ func (g *group) lead() {
 		term = c.r.CurrentTerm()
 		ctx, cancel := context.WithCancel(g.ctx)
 		stop, done = cancel, make(chan struct{})
-		g.wg.Go(func() {
+		if !g.wg.Go(func() {
 			defer close(done)
 			if g.establish(ctx, c, term) && g.onLeader != nil {
 				g.onLeader(ctx)
 			}
-		})
+		}) {
+			close(done)
+		}
 	}
 }
 

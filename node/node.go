@@ -103,7 +103,7 @@ type Node struct {
 
 	ctx     context.Context
 	cancel  context.CancelFunc
-	wg      sync.WaitGroup
+	wg      crew
 	closing atomic.Bool
 	// wasListed is set once the leader's configuration was seen to hold this
 	// node, see rejoin.

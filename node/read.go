@@ -23,7 +23,7 @@ import (
 type rounds[T any] struct {
 	run func(ctx context.Context) (T, error)
 	ctx context.Context
-	wg  *sync.WaitGroup
+	wg  *crew
 
 	mu      sync.Mutex // guards the fields below
 	waiting []chan roundResult[T]
@@ -40,8 +40,12 @@ func (r *rounds[T]) do(ctx context.Context) (T, error) {
 	r.mu.Lock()
 	r.waiting = append(r.waiting, ch)
 	if !r.running {
-		r.running = true
-		r.wg.Go(r.loop)
+		if r.running = r.wg.Go(r.loop); !r.running {
+			r.waiting = nil
+			r.mu.Unlock()
+			var zero T
+			return zero, ErrClosed
+		}
 	}
 	r.mu.Unlock()
 	select {
@@ -155,7 +159,7 @@ func (b *readBarrier) pollTerms(ctx context.Context, voters []raft.Server, term 
 	defer cancel()
 	answers := make(chan error, len(voters))
 	for _, v := range voters {
-		b.g.wg.Go(func() {
+		ok := b.g.wg.Go(func() {
 			var reply nodev1.TermReply
 			err := b.g.rpc.call(ctx, b.g.addrOf(v), laneControl, methodTerm, &nodev1.TermRequest{}, &reply)
 			if err == nil && reply.Term > term {
@@ -163,6 +167,9 @@ func (b *readBarrier) pollTerms(ctx context.Context, voters []raft.Server, term 
 			}
 			answers <- err
 		})
+		if !ok {
+			return ErrClosed
+		}
 	}
 	var errs []error
 	for range voters {
