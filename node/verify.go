@@ -29,6 +29,10 @@ const holdTimeout = 3 * time.Second
 func (n *Node) Verify(ctx context.Context) ([]MemberHash, error) {
 	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
+	// An election under way is waited for, as a read would.
+	if err := n.g.reads.linearizable(ctx); err != nil {
+		return nil, err
+	}
 	id, addr := n.g.leader()
 	if id == n.cfg.NodeID {
 		return n.verifyHere(ctx)
