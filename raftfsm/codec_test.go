@@ -49,13 +49,17 @@ func FuzzDecodeEntry(f *testing.F) {
 // state soundly or stop the replica where it was.
 func TestDamagedEntriesNeverPanic(t *testing.T) {
 	forSeeds(t, 2, func(t *testing.T, rng *rand.Rand) {
+		entries := 1000
+		if testing.Short() {
+			entries = 200
+		}
 		g := &logGen{rng: rng}
 		fatal := false
 		cfg := Config{Fatal: func(uint64, error) { fatal = true }}
 		h := newHarness(t, cfg)
 		h.must(createCmd("c1", "name1", genDim))
 		next, applied := uint64(2), 0
-		for range 1000 {
+		for range entries {
 			l := entryLog(t, next, g.entry()...)
 			for range 1 + rng.IntN(3) {
 				l.Data[rng.IntN(len(l.Data))] ^= 1 << rng.IntN(8)
@@ -77,7 +81,7 @@ func TestDamagedEntriesNeverPanic(t *testing.T) {
 			next, applied = next+1, applied+1
 		}
 		h.verify()
-		t.Logf("%d of 1000 damaged entries could be decoded", applied)
+		t.Logf("%d of %d damaged entries could be decoded", applied, entries)
 	})
 }
 

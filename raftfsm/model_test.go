@@ -18,7 +18,8 @@ import (
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 )
 
-// seeds returns the seeds of a random test: AKIDB_SEED, or n fixed ones.
+// seeds returns the seeds of a random test: AKIDB_SEED, or n fixed ones, or one
+// of them with -short.
 func seeds(t testing.TB, n int) []uint64 {
 	if s := os.Getenv("AKIDB_SEED"); s != "" {
 		v, err := strconv.ParseUint(s, 10, 64)
@@ -26,6 +27,9 @@ func seeds(t testing.TB, n int) []uint64 {
 			t.Fatal(err)
 		}
 		return []uint64{v}
+	}
+	if testing.Short() {
+		n = 1
 	}
 	out := make([]uint64, n)
 	for i := range out {
