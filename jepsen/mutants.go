@@ -33,7 +33,7 @@ func mutantList() []mutant {
 		{name: "dedupe-off", breaks: "request ids are not remembered", workload: "once", nemesis: "none"},
 		{name: "readindex-old-term", breaks: "a new leader answers a read before it has committed an entry of its term", workload: "register", nemesis: "leader-storm,pause-leader"},
 		{name: "heartbeat-fast-path", breaks: "heartbeats go around the consumer channel (hashicorp/raft issue 695)", workload: "register", nemesis: "stutter",
-			workers: 48, rate: 2000},
+			workers: 24, rate: 800},
 	}
 }
 
