@@ -208,3 +208,33 @@ func TestPercentiles(t *testing.T) {
 		t.Fatal("edges")
 	}
 }
+
+// A document written through one node is found at once by a linearizable search
+// on another, every time.
+func TestWriteHereSearchThere(t *testing.T) {
+	c, cl := startTestCluster(t, 3)
+	if _, err := cl.CreateCollection(t.Context(), &collectionv1.CreateCollectionRequest{Name: "c", Dimension: 4, Metric: "l2"}); err != nil {
+		t.Fatal(err)
+	}
+	var on []*client.Client
+	for _, n := range c.Nodes {
+		one, err := c.Client(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer one.Close()
+		on = append(on, one)
+	}
+	for i := range 300 {
+		v := []float32{float32(i), float32(i % 7), float32(i % 11), 1}
+		id := fmt.Sprint(i)
+		w, err := on[i%3].Upsert(t.Context(), &collectionv1.UpsertRequest{CollectionId: "c", DocId: id, Vector: v})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := on[(i+1+i%2)%3].Query(t.Context(), &collectionv1.QueryRequest{CollectionId: "c", QueryVector: v, TopK: 1})
+		if err != nil || len(r.Matches) != 1 || r.Matches[0].DocId != id || r.Matches[0].Version != w.Version {
+			t.Fatalf("document %d: %v, %v", i, r, err)
+		}
+	}
+}
