@@ -30,8 +30,9 @@ type Quantization string
 // The quantizations. Whatever the codes, results are re-ranked with the float32
 // vectors unless a query asks not to.
 const (
-	QuantizationNone   Quantization = "none"
-	QuantizationSQ8    Quantization = "sq8"
+	QuantizationNone Quantization = "none"
+	QuantizationSQ8  Quantization = "sq8"
+	// QuantizationRaBitQ is taken, and is sq8 for now: see docs/adr/0022.
 	QuantizationRaBitQ Quantization = "rabitq"
 
 	// DefaultQuantization is what an empty Config.Quantization means.

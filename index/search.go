@@ -21,13 +21,15 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 	g := x.acquire()
 	defer g.release()
 	s := x.scratches.Get().(*scratch)
-	defer x.scratches.Put(s)
+	defer s.put(x)
 	s.visited = 0
 	s.query = append(s.query[:0], q.Vector...)
 	if x.cfg.Metric == distance.Cosine && !distance.Normalize(s.query, s.query) {
 		return dst, Stats{}, fmt.Errorf("%w: the zero vector has no direction", ErrBadQuery)
 	}
-	r := request{x: x, ctx: ctx, q: &q, g: g, s: s}
+	s.asked = q
+	r := &s.request
+	*r = request{x: x, ctx: ctx, q: &s.asked, g: g, s: s}
 	if g.disk != nil {
 		defer g.disk.leave(g.disk.enter())
 	}
@@ -50,6 +52,12 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 		return dst, Stats{}, err
 	}
 	return r.finish(dst)
+}
+
+// put gives the scratch memory back without what the search was about.
+func (s *scratch) put(x *Index) {
+	s.request, s.asked = request{}, Query{}
+	x.scratches.Put(s)
 }
 
 func (x *Index) checkQuery(q *Query) error {
@@ -150,12 +158,14 @@ func (r *request) walk(covered uint32) error {
 		r.stats.Plan = "filtered-graph"
 	}
 	var err error
-	if share := float64(r.matching) / float64(r.see.bound); r.see.bits == nil && !r.see.anyDead && r.graphed <= r.see.bound {
+	share := float64(r.matching) / float64(r.see.bound)
+	switch {
+	case r.see.bits == nil && share >= fewDead:
 		err = r.plain()
-	} else if share >= 0.5 {
+	case share >= 0.5:
 		err = r.through()
-	} else {
-		err = r.matchingOnly(covered)
+	default:
+		err = r.matchingOnly(covered, share)
 	}
 	if err == nil && len(r.s.results) < r.q.K {
 		// The walk ran dry, as it may among the deleted: answer in full.
@@ -190,6 +200,10 @@ func (r *request) enter() uint64 {
 	return r.s.descend(r.g.graph, v, top, 0, r.graphed)
 }
 
+// fewDead is the share of live vertices from which a walk takes no notice of the
+// others; plain looks whether that was right.
+const fewDead = 0.9
+
 func (r *request) plain() error {
 	s := r.s
 	entry := r.enter()
@@ -200,7 +214,20 @@ func (r *request) plain() error {
 	if err := s.walk(r.g.graph, 0, r.graphed, r.ctx); err != nil {
 		return err
 	}
-	s.results = append(s.results, s.pool.items...)
+	if !r.see.anyDead && r.graphed <= r.see.bound {
+		s.results = append(s.results, s.pool.items...)
+		return nil
+	}
+	for _, c := range s.pool.items {
+		if r.see.match(candidateVertex(c)) {
+			s.results = append(s.results, c)
+		}
+	}
+	if n := len(s.results); n < r.q.K || n*5 < len(s.pool.items)*4 {
+		// The dead lie together, and where the query is.
+		s.results = s.results[:0]
+		return r.through()
+	}
 	return nil
 }
 
@@ -214,7 +241,7 @@ func (r *request) through() error {
 	if r.see.match(candidateVertex(entry)) {
 		s.pool.insert(entry)
 	}
-	if err := s.walkThrough(r.g.graph, r.graphed, r.ctx, r.see.match); err != nil {
+	if err := s.walkThrough(r.g.graph, r.graphed, r.ctx, &r.see); err != nil {
 		return err
 	}
 	s.results = append(s.results, s.pool.items...)
@@ -222,26 +249,57 @@ func (r *request) through() error {
 }
 
 // seeds is how many matching vertices, spread over all, a walk on matching
-// vertices begins from beside the graph's own way in. They find the matches when
+// vertices begins from beside those near the query. They find the matches when
 // the neighbourhood of the query has none.
 const seeds = 48
 
-func (r *request) matchingOnly(covered uint32) error {
+// A short walk on all vertices shows where the matches are: if there are many in
+// all but few near the query, links lead badly from one to the next, and up to
+// apartLimit of them are scanned.
+const (
+	scoutEf    = 24
+	apartLimit = 1 << 18
+)
+
+func (r *request) matchingOnly(covered uint32, share float64) error {
 	s := r.s
 	entry := r.enter()
-	s.pool.reset(r.ef)
+	s.pool.reset(scoutEf)
 	s.seen.reset(int(r.graphed))
-	s.need(r.g.graph.m0 + 2*seeds)
-	ids := s.ids[:0]
-	if e := candidateVertex(entry); r.see.match(e) && s.seen.add(e) {
-		ids = append(ids, e)
+	s.seen.add(candidateVertex(entry))
+	s.pool.insert(entry)
+	if err := s.walk(r.g.graph, 0, r.graphed, r.ctx); err != nil {
+		return err
 	}
-	for _, u := range r.g.graph.row(candidateVertex(entry), 0) {
-		if u == none {
-			break
+	s.near = s.near[:0]
+	hits := 0
+	for _, c := range s.pool.items {
+		if v := candidateVertex(c); r.see.match(v) {
+			s.near = append(s.near, v)
 		}
-		if u < r.graphed && r.see.match(u) && s.seen.add(u) {
-			ids = append(ids, u)
+	}
+	for _, v := range s.seen.touched {
+		if r.see.match(v) {
+			hits++
+			if len(s.near) < 2*seeds {
+				s.near = append(s.near, v)
+			}
+		}
+	}
+	ef := r.ef
+	if expected := share * float64(len(s.seen.touched)); expected >= 8 && float64(hits) < expected/4 {
+		if r.matching <= apartLimit {
+			return r.scanCovered(covered)
+		}
+		ef = min(4*ef, maxEf)
+	}
+	s.pool.reset(ef)
+	s.seen.reset(int(r.graphed))
+	s.need(4 * seeds)
+	ids := s.ids[:0]
+	for _, v := range s.near {
+		if s.seen.add(v) {
+			ids = append(ids, v)
 		}
 	}
 	step := max(1, covered/seeds)
@@ -255,11 +313,12 @@ func (r *request) matchingOnly(covered uint32) error {
 			}
 		}
 	}
+	s.need(len(ids))
 	s.measure.keys(ids, s.out[:cap(s.out)])
 	for i, u := range ids {
 		s.pool.insert(candidate(s.out[i], u))
 	}
-	if err := s.walkMatching(r.g.graph, r.graphed, r.ctx, r.see.match); err != nil {
+	if err := s.walkMatching(r.g.graph, r.graphed, r.ctx, &r.see); err != nil {
 		return err
 	}
 	s.results = append(s.results, s.pool.items...)

@@ -11,6 +11,8 @@ import (
 
 // scratch is the memory of one search or one build worker, reused.
 type scratch struct {
+	request  request // in here, so that a search allocates nothing
+	asked    Query
 	measure  measure
 	pool     pool
 	seen     marks
@@ -21,6 +23,7 @@ type scratch struct {
 	results  []uint64
 	dists    []float32
 	visited  int
+	near     []uint32 // matching vertices near a query
 	// Vectors read from disk, and their numbers.
 	disk  []float32
 	local []uint32
@@ -114,7 +117,7 @@ func (s *scratch) walk(g *graph, layer int, limit uint32, ctx context.Context) e
 
 // walkThrough is walk for a predicate that most vertices pass: others lead on
 // but are no results. The pool collects results; the way in is in the frontier.
-func (s *scratch) walkThrough(g *graph, limit uint32, ctx context.Context, match func(uint32) bool) error {
+func (s *scratch) walkThrough(g *graph, limit uint32, ctx context.Context, see *sight) error {
 	s.need(g.m0)
 	out := s.out[:cap(s.out)]
 	for steps := 1; len(s.frontier) > 0; steps++ {
@@ -144,7 +147,7 @@ func (s *scratch) walkThrough(g *graph, limit uint32, ctx context.Context, match
 				continue
 			}
 			s.frontier.push(n)
-			if match(u) {
+			if see.match(u) {
 				s.pool.insert(n)
 			}
 		}
@@ -155,7 +158,7 @@ func (s *scratch) walkThrough(g *graph, limit uint32, ctx context.Context, match
 // walkMatching is walk on the matching vertices alone: where a neighbour does
 // not match, its own neighbours stand in for it (ACORN, doi 10.1145/3654923). The
 // pool holds matching vertices to begin with, marked as seen.
-func (s *scratch) walkMatching(g *graph, limit uint32, ctx context.Context, match func(uint32) bool) error {
+func (s *scratch) walkMatching(g *graph, limit uint32, ctx context.Context, see *sight) error {
 	s.need(g.m0 * (g.m0 + 2))
 	out := s.out[:cap(s.out)]
 	for steps := 1; ; steps++ {
@@ -176,7 +179,7 @@ func (s *scratch) walkMatching(g *graph, limit uint32, ctx context.Context, matc
 			if u >= limit || !s.seen.add(u) {
 				continue
 			}
-			if match(u) {
+			if see.match(u) {
 				ids = append(ids, u)
 				continue
 			}
@@ -186,7 +189,7 @@ func (s *scratch) walkMatching(g *graph, limit uint32, ctx context.Context, matc
 				if w == none {
 					break
 				}
-				if w < limit && match(w) && s.seen.add(w) {
+				if w < limit && see.match(w) && s.seen.add(w) {
 					ids = append(ids, w)
 				}
 			}
