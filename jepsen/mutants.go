@@ -32,7 +32,7 @@ func mutantList() []mutant {
 			args: []string{"--log-store", "bolt"}},
 		{name: "dedupe-off", breaks: "request ids are not remembered", workload: "once", nemesis: "none"},
 		{name: "readindex-old-term", breaks: "a new leader answers a read before it has committed an entry of its term", workload: "register", nemesis: "leader-storm,pause-leader"},
-		{name: "heartbeat-fast-path", breaks: "heartbeats go around the consumer channel (hashicorp/raft issue 695)", workload: "register", nemesis: "stutter",
+		{name: "heartbeat-fast-path", breaks: "heartbeats go around the consumer channel (hashicorp/raft issue 695)", workload: "register", nemesis: "lossy,slow,leader-storm",
 			workers: 24, rate: 800},
 	}
 }

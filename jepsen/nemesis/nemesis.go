@@ -78,10 +78,26 @@ func All() []*Nemesis {
 	return all
 }
 
+// aliases are other names that people look for.
+func aliases() map[string]string {
+	return map[string]string{
+		"partition": "partition-halves", "halves": "partition-halves", "random-node": "partition-node", "partition-random-node": "partition-node",
+		"majorities-ring": "partition-ring", "partition-majorities-ring": "partition-ring", "bridge": "partition-bridge",
+		"one-way": "partition-one-way", "leader-alone": "partition-leader", "partition-leader-alone": "partition-leader",
+		"kill": "kill-one", "pause": "pause-leader", "stop-leader": "pause-leader", "stop-follower": "pause-follower",
+		"clock": "clock-skew", "slow-links": "slow", "lossy-links": "lossy", "slow-fsync": "slow-disk", "lose-unsynced": "power-all",
+		"lost-fsync": "power-all", "churn": "membership", "rolling-restart": "restart", "rolling-upgrade": "upgrade",
+		"snapshot-pressure": "snapshots", "leadership-storm": "leader-storm", "memory-pressure": "memory",
+	}
+}
+
 // Find returns the nemeses of names with commas between them.
 func Find(names string) ([]*Nemesis, error) {
 	var found []*Nemesis
 	for name := range strings.SplitSeq(names, ",") {
+		if other, ok := aliases()[name]; ok {
+			name = other
+		}
 		i := slices.IndexFunc(All(), func(n *Nemesis) bool { return n.Name == name })
 		if i < 0 {
 			return nil, fmt.Errorf("no nemesis %q; `jepsen list` shows all", name)

@@ -118,8 +118,20 @@ func All() []*Workload {
 	}
 }
 
+// aliases are other names that people look for.
+func aliases() map[string]string {
+	return map[string]string{
+		"exactly-once": "once", "request-id": "once", "list-append": "append", "cas": "register", "rest": "register-rest",
+		"monotonic": "session", "read-your-writes": "session", "bounded-staleness": "bounded", "staleness": "bounded",
+		"delete-does-not-resurrect": "delete", "deleted": "delete", "collections": "catalog",
+	}
+}
+
 // Find returns the workload of a name.
 func Find(name string) (*Workload, error) {
+	if other, ok := aliases()[name]; ok {
+		name = other
+	}
 	var names []string
 	for _, w := range All() {
 		if w.Name == name {
