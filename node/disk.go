@@ -3,9 +3,11 @@
 package node
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -109,15 +111,13 @@ func (f *walFile) Sync() error {
 const fsSegmentBytes = 32 << 10
 
 func openFSLog(fsys storage.FS, dir string, log hclog.Logger) (closableLogStore, error) {
-	return openWAL(dir, segment.NewFiler(dir, walFS{fsys}), &walMeta{fs: fsys}, fsSegmentBytes, log)
+	return openWAL(fsys, dir, segment.NewFiler(dir, walFS{fsys}), &walMeta{fs: fsys}, fsSegmentBytes, log)
 }
 
-// openWAL opens a raft-wal log after finishing a rotation that a crash cut
-// short. The append that fills a segment seals it; its successor is recorded a
-// moment later, in the background. raft-wal 0.4 opens a log that died in
-// between, but then refuses every append ("segment is sealed"), for good.
-func openWAL(dir string, filer types.SegmentFiler, meta types.MetaStore, segmentBytes int, log hclog.Logger) (*wal.WAL, error) {
-	if err := finishRotation(dir, filer, meta, segmentBytes); err != nil {
+// openWAL opens a raft-wal log after mending what raft-wal 0.4 does not.
+func openWAL(fsys storage.FS, dir string, filer types.SegmentFiler, meta types.MetaStore, segmentBytes int, log hclog.Logger) (*wal.WAL, error) {
+	r := rotation{fs: fsys, dir: dir, filer: filer, meta: meta, segmentBytes: segmentBytes}
+	if err := r.finish(); err != nil {
 		return nil, errors.Join(err, meta.Close())
 	}
 	w, err := wal.Open(dir, wal.WithSegmentFiler(filer), wal.WithMetaStore(meta), wal.WithSegmentSize(segmentBytes), wal.WithLogger(log))
@@ -127,8 +127,22 @@ func openWAL(dir string, filer types.SegmentFiler, meta types.MetaStore, segment
 	return w, nil
 }
 
-func finishRotation(dir string, filer types.SegmentFiler, meta types.MetaStore, segmentBytes int) error {
-	st, err := meta.Load(dir)
+// rotation finishes or undoes what a crash cut short. The append that fills a
+// segment seals it by writing an index behind its entries, with one sync; that
+// the segment is sealed, and which one follows, is recorded a moment later in
+// the background. A log that died in between, or within that append, is opened
+// by raft-wal 0.4, which takes the tail for sealed and refuses every append
+// ("segment is sealed"), for good.
+type rotation struct {
+	fs           storage.FS
+	dir          string
+	filer        types.SegmentFiler
+	meta         types.MetaStore
+	segmentBytes int
+}
+
+func (r *rotation) finish() error {
+	st, err := r.meta.Load(r.dir)
 	if err != nil || len(st.Segments) == 0 {
 		return err
 	}
@@ -136,27 +150,108 @@ func finishRotation(dir string, filer types.SegmentFiler, meta types.MetaStore, 
 	if !tail.SealTime.IsZero() {
 		return nil
 	}
-	w, err := filer.RecoverTail(*tail)
+	// An earlier sync may have failed: what is there may be in memory only, and
+	// raft-wal does not sync a file's name a second time.
+	if err := r.sync(*tail); err != nil {
+		return err
+	}
+	w, err := r.filer.RecoverTail(*tail)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // the crash came before its first entry
 	}
 	if err != nil {
 		return err
 	}
+	defer w.Close()
 	sealed, indexStart, err := w.Sealed()
-	last := w.LastIndex()
-	if err = errors.Join(err, w.Close()); err != nil || !sealed {
+	if err != nil || !sealed {
 		return err
 	}
-	next := *tail
+	next, open := *tail, *tail
+	last := w.LastIndex()
 	tail.SealTime, tail.MaxIndex, tail.IndexStart = tail.CreateTime, last, indexStart
-	next.ID, next.BaseIndex, next.MinIndex, next.SizeLimit = st.NextSegmentID, last+1, last+1, uint32(segmentBytes)
+	complete, err := r.complete(*tail, w)
+	if err != nil {
+		return err
+	}
+	if !complete {
+		return r.unseal(open, indexStart)
+	}
+	next.ID, next.BaseIndex, next.MinIndex, next.SizeLimit = st.NextSegmentID, last+1, last+1, uint32(r.segmentBytes)
 	st.NextSegmentID++
 	st.Segments = append(st.Segments, next)
-	if err := meta.CommitState(st); err != nil {
-		return fmt.Errorf("node: finish rotation of the log in %s: %w", dir, err)
+	if err := r.meta.CommitState(st); err != nil {
+		return fmt.Errorf("node: finish rotation of the log in %s: %w", r.dir, err)
 	}
 	return nil
+}
+
+// complete reports whether the index of a sealed segment leads to the entries
+// that were recovered by reading all of it. A disk that does not answer is an
+// error: it says nothing about the index.
+func (r *rotation) complete(sealed types.SegmentInfo, w types.SegmentWriter) (bool, error) {
+	if sealed.MaxIndex < sealed.MinIndex {
+		return false, nil
+	}
+	s, err := r.filer.Open(sealed)
+	if err != nil {
+		return false, err
+	}
+	defer s.Close()
+	for i := sealed.MinIndex; i <= sealed.MaxIndex; i++ {
+		same, err := sameEntry(s, w, i)
+		if err != nil || !same {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+func sameEntry(s types.SegmentReader, w types.SegmentWriter, index uint64) (bool, error) {
+	want, err := w.GetLog(index)
+	if err != nil {
+		return false, err
+	}
+	defer want.Close()
+	got, err := s.GetLog(index)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, wal.ErrCorrupt) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer got.Close()
+	return bytes.Equal(got.Bs, want.Bs), nil
+}
+
+// indexHeaderBytes stand before an index.
+const indexHeaderBytes = 8
+
+// unseal takes the torn index away: what follows the last complete append is
+// void, and the segment takes entries again.
+func (r *rotation) unseal(tail types.SegmentInfo, indexStart uint64) error {
+	f, err := r.fs.OpenReadWrite(r.fs.PathJoin(r.dir, segment.FileName(tail)), "raft-log")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(make([]byte, indexHeaderBytes), int64(indexStart)-indexHeaderBytes)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// sync makes a segment and its name durable, if there is one.
+func (r *rotation) sync(tail types.SegmentInfo) error {
+	path := r.fs.PathJoin(r.dir, segment.FileName(tail))
+	if _, err := r.fs.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	f, err := r.fs.OpenReadWrite(path, "raft-log")
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return storage.SyncDir(r.fs, r.dir)
 }
 
 // walMeta keeps raft-wal's list of segments on a Config.FS, in one file that is

@@ -59,6 +59,53 @@ func TestLogKeepsWhatItStoredAcrossCrashes(t *testing.T) {
 	}
 }
 
+// The same with a disk that refuses writes and syncs now and then: what was
+// stored stays, what failed is there or not, and the log opens.
+func TestLogSurvivesFailingWrites(t *testing.T) {
+	for seed := range uint64(60) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 2))
+			failing := false
+			mem := storage.NewCrashFS()
+			mount := func() storage.FS {
+				return storage.FailingFS(mem, func(write bool, _, _ string) bool { return write && failing && rng.IntN(12) == 0 })
+			}
+			disk := mount()
+			last := uint64(0)
+			for range 25 {
+				failing = false
+				log, err := openLogStore(disk, "/data", logStoreWAL, hclog.NewNullLogger())
+				if err != nil {
+					t.Fatal(err)
+				}
+				hi, err := log.LastIndex()
+				if err != nil || hi < last || hi > last+4 {
+					t.Fatalf("log ends at %d (%v), stored were %d", hi, err, last)
+				}
+				last = hi
+				checkLog(t, log, 1, last)
+				failing = true
+				for range rng.IntN(60) {
+					batch := make([]*raft.Log, 1+rng.IntN(4))
+					for i := range batch {
+						batch[i] = &raft.Log{Index: last + 1 + uint64(i), Term: 1, Data: entryData(last + 1 + uint64(i))}
+					}
+					if err := log.StoreLogs(batch); err != nil {
+						break // then the node opens it anew
+					}
+					last += uint64(len(batch))
+				}
+				failing = false
+				if rng.IntN(3) == 0 {
+					mem = mem.CrashClone(storage.CrashConfig{UnsyncedDataPercent: []int{0, 50, 100}[rng.IntN(3)], RNG: rng})
+				}
+				disk = mount()
+				log.Close()
+			}
+		})
+	}
+}
+
 func entryData(index uint64) []byte {
 	return []byte(fmt.Sprintf("%0*d", int(10+index*37%2900), index))
 }

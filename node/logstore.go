@@ -67,7 +67,7 @@ func openLogDir(dir, kind string, log hclog.Logger) (closableLogStore, error) {
 	switch kind {
 	case logStoreWAL:
 		meta := &metadb.BoltMetaDB{}
-		w, err := openWAL(dir, segment.NewFiler(dir, walfs.New()), meta, wal.DefaultSegmentSize, log)
+		w, err := openWAL(storage.Disk(), dir, segment.NewFiler(dir, walfs.New()), meta, wal.DefaultSegmentSize, log)
 		if err != nil {
 			return nil, fmt.Errorf("node: open log %s: %w; if it is damaged, remove this node's data directory and let it rejoin", dir, err)
 		}

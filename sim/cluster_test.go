@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -286,27 +288,36 @@ func (c *Cluster) converge() error {
 	deadline := time.Now().Add(400 * heartbeat)
 	for {
 		states := map[string]bool{}
-		report := ""
 		for _, h := range c.hosts {
 			p := h.process()
-			v := p.n.Status()
 			view, err := p.n.Read(context.Background(), node.ReadOptions{Consistency: node.Eventual})
 			if err != nil {
 				return fmt.Errorf("sim: %s refuses reads after the heal: %w", h.name, err)
 			}
 			states[fmt.Sprint(view.Applied(), view.StateHash())] = true
-			report += fmt.Sprintf("\n\t%s: %s term %d, log %d to %d, commit %d, applied %d, hash %s, ready %v %s", h.name, v.State, v.Term,
-				v.FirstLogIndex, v.LastLogIndex, v.CommitIndex, view.Applied(), view.StateHash(), v.Ready, v.NotReadyReason)
 			view.Close()
 		}
 		if len(states) == 1 && c.leader() != nil {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("sim: no convergence within 400 heartbeats of the heal:%s", report)
+			return fmt.Errorf("sim: no convergence within 400 heartbeats of the heal: %v%s", slices.Collect(maps.Keys(states)), c.report())
 		}
 		elapse(heartbeat / 7)
 	}
+}
+
+// report is how every node is.
+func (c *Cluster) report() string {
+	var b strings.Builder
+	for _, h := range c.hosts {
+		if p := h.process(); p != nil {
+			s := p.n.Status()
+			fmt.Fprintf(&b, "\n\t%s: %s of %s, term %d, log %d to %d, snapshot %d, commit %d, applied %d, ready %v %s", h.name, s.State, s.LeaderID,
+				s.Term, s.FirstLogIndex, s.LastLogIndex, s.SnapshotIndex, s.CommitIndex, s.AppliedIndex, s.Ready, s.NotReadyReason)
+		}
+	}
+	return b.String()
 }
 
 // shutdown ends every process and waits for them.

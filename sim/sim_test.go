@@ -257,7 +257,7 @@ func (cs *clients) checkFinal(when string) {
 			return cs.checkElements(host.name+", "+when, v, coll)
 		})
 		if err != nil {
-			cs.h.wrong("%s, %s: final read: %v", host.name, when, err)
+			cs.h.wrong("%s, %s: final read: %v%s", host.name, when, err, cs.c.report())
 		}
 	}
 	if len(graphs) != 1 {
