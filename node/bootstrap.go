@@ -282,6 +282,7 @@ func (n *Node) helloAll(ctx context.Context) ([]*nodev1.HelloReply, error) {
 		}
 		seen[a.r.Node.NodeId] = true
 		n.book.learn(a.r.Node)
+		n.pilot.hear(a.r.Node.NodeId, a.r.AppliedIndex)
 		replies = append(replies, a.r)
 	}
 	return replies, err
@@ -343,6 +344,7 @@ func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 	}
 	r := &nodev1.HelloReply{
 		Node: n.selfInfo(), ClusterId: own, Member: n.g.member.Load(), BootstrapExpect: uint32(n.cfg.BootstrapExpect),
+		AppliedIndex: n.g.ad.applied(),
 	}
 	r.LeaderId, r.LeaderAddr = n.g.leader()
 	if c := n.g.core.Load(); c != nil {

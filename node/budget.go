@@ -3,7 +3,9 @@
 package node
 
 import (
+	"fmt"
 	"math"
+	"os"
 	rtmetrics "runtime/metrics"
 	"sync/atomic"
 	"time"
@@ -56,12 +58,25 @@ func (b *budgets) sample() {
 		}
 		b.low.Store(b.free.Load() < limit)
 	}
-	s := []rtmetrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
-	rtmetrics.Read(s)
-	b.memory.Store(int64(s[0].Value.Uint64() - s[1].Value.Uint64()))
+	b.memory.Store(residentBytes())
 	if b.n.g != nil && b.n.g.m != nil {
 		b.backlog.Store(int64(b.n.g.m.Backlog()))
 	}
+}
+
+// residentBytes is the memory of this process that is not backed by files. The
+// kernel's count, since the indexes keep their vectors outside of Go's heap; Go's
+// own where there is no /proc.
+func residentBytes() int64 {
+	if b, err := os.ReadFile("/proc/self/statm"); err == nil {
+		var size, resident, shared int64
+		if _, err := fmt.Sscan(string(b), &size, &resident, &shared); err == nil {
+			return (resident - shared) * int64(os.Getpagesize())
+		}
+	}
+	s := []rtmetrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	rtmetrics.Read(s)
+	return int64(s[0].Value.Uint64() - s[1].Value.Uint64())
 }
 
 func (b *budgets) freeDisk() uint64 { return b.free.Load() }

@@ -80,6 +80,7 @@ func (cfg Config) withDefaults() (*Config, error) {
 	setDefault(&c.RemoveDeadAfter, 24*time.Hour)
 	setDefault(&c.StabilizationTime, 2*time.Second)
 	setDefault(&c.StateCheckInterval, 5*time.Second)
+	setDefault(&c.ScrubInterval, 24*time.Hour)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -119,7 +119,7 @@ func splitHostPort(addr string) (string, int, error) {
 }
 
 func (g *gossip) stop() {
-	if err := g.ml.Leave(200 * time.Millisecond); err != nil {
+	if err := g.ml.Leave(time.Second); err != nil {
 		g.n.log.Debug("gossip leave", "err", err)
 	}
 	if err := g.ml.Shutdown(); err != nil {

@@ -37,6 +37,9 @@ type machine interface {
 	Facts() facts
 	// Diverged is not nil once a state check disagreed.
 	Diverged() error
+	// Verify reads everything and compares it with its checksums; an error
+	// wrapping raftfsm.ErrCorrupt says that the replica is damaged.
+	Verify(ctx context.Context) error
 	// Backlog is the number of vectors the indexes are behind.
 	Backlog() int
 	Close() error

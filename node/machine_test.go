@@ -29,6 +29,7 @@ type memMachine struct {
 	mu        sync.Mutex // guards the fields below
 	st        memState
 	diverged  error
+	damage    error         // what Verify finds
 	applyGate chan struct{} // not nil: ApplyBatch waits for it to close
 }
 
@@ -226,6 +227,12 @@ func (m *memMachine) Diverged() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.diverged
+}
+
+func (m *memMachine) Verify(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.damage
 }
 
 func (m *memMachine) Backlog() int { return 0 }

@@ -4,12 +4,14 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/akidb/akidb/raftfsm"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 )
 
@@ -321,6 +323,28 @@ func (n *Node) keepCheckpoints() {
 				continue
 			}
 			last = applied
+		}
+	}
+}
+
+// scrub looks for damage that nobody has read yet. A damaged replica fences
+// itself, and the leader raises CORRUPT for it.
+func (n *Node) scrub() {
+	if n.cfg.ScrubInterval < 0 {
+		return
+	}
+	for n.ctx.Err() == nil {
+		pause(n.ctx, n.cfg.ScrubInterval)
+		if n.ctx.Err() != nil {
+			return
+		}
+		err := n.g.m.Verify(n.ctx)
+		switch {
+		case errors.Is(err, raftfsm.ErrCorrupt):
+			n.log.Error("this replica is damaged: remove its data directory and let it rejoin", "err", err)
+			n.corrupt.CompareAndSwap(nil, &err)
+		case err != nil && n.ctx.Err() == nil:
+			n.log.Warn("scrub", "err", err)
 		}
 	}
 }

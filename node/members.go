@@ -64,7 +64,7 @@ func infoOf(m Member) *nodev1.NodeInfo {
 }
 
 // Members lists the Raft configuration, joined with gossip and with what the
-// members last reported; only the leader knows the latter.
+// members last told this node.
 func (n *Node) Members() []Member {
 	leader, _ := n.g.leader()
 	records := n.g.m.Facts().nodes
@@ -76,9 +76,8 @@ func (n *Node) Members() []Member {
 		m.Voter = s.Suffrage == raft.Voter
 		m.Leader = id == leader
 		m.Health = n.health(id)
-		if rep, at, ok := n.pilot.report(id); ok {
-			m.AppliedIndex = rep.AppliedIndex
-			m.LastContact = time.Since(at)
+		if applied, at, ok := n.pilot.heardOf(id); ok {
+			m.AppliedIndex, m.LastContact = applied, time.Since(at)
 		}
 		if id == n.cfg.NodeID {
 			m.Health, m.AppliedIndex, m.LastContact = "alive", n.g.ad.applied(), 0
@@ -88,18 +87,18 @@ func (n *Node) Members() []Member {
 	return out
 }
 
-// health is gossip's word, else that of the leader's polls.
+// health is gossip's word, else what the members said themselves and when.
 func (n *Node) health(id string) string {
 	if n.gossip != nil {
 		if h := n.gossip.health(id); h != "" {
 			return h
 		}
 	}
-	if _, at, ok := n.pilot.report(id); ok {
+	if _, at, ok := n.pilot.heardOf(id); ok {
 		switch d := time.Since(at); {
-		case d < 2*statsInterval+time.Second:
+		case d < 2*helloPauseMax:
 			return "alive"
-		case d < 10*time.Second:
+		case d < 5*helloPauseMax:
 			return "suspect"
 		}
 		return "dead"
@@ -190,8 +189,12 @@ func (n *Node) Ready() error {
 	return nil
 }
 
-// fenced is not nil once a state check disagreed with this replica.
+// fenced is not nil once a state check disagreed with this replica, or damage
+// was found in what it stored.
 func (n *Node) fenced() error {
+	if err := n.corrupt.Load(); err != nil {
+		return fmt.Errorf("%w: %w", ErrFenced, *err)
+	}
 	if err := n.g.m.Diverged(); err != nil {
 		return fmt.Errorf("%w: %w", ErrFenced, err)
 	}

@@ -190,6 +190,11 @@ func (m *mux) dial(ctx context.Context, addr string, kind streamKind, groupID st
 	return &trackedConn{Conn: conn, m: m, key: c}, nil
 }
 
+// dialRPC opens a node RPC connection.
+func (m *mux) dialRPC(ctx context.Context, addr string) (net.Conn, error) {
+	return m.dial(ctx, addr, streamRPC, groupID)
+}
+
 func (m *mux) track(c net.Conn) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -71,8 +71,11 @@ type Config struct {
 	// StateCheckInterval is how often the leader commits its state hash for
 	// the others to compare; negative for never.
 	StateCheckInterval time.Duration
-	Logger             *slog.Logger
-	Registerer         prometheus.Registerer
+	// ScrubInterval is how often each node reads all it has stored and compares
+	// it with the checksums; negative for never.
+	ScrubInterval time.Duration
+	Logger        *slog.Logger
+	Registerer    prometheus.Registerer
 	// Net is how the network is reached; the zero value is the real one.
 	Net Net
 	// FS is where files are kept; nil is the disk. With another one, which only
@@ -112,7 +115,8 @@ type Node struct {
 	// purged is the generation up to which a collection was purged by this
 	// node as leader; only housekeeping touches it.
 	purged  map[string]uint64
-	joinMu  sync.Mutex // one member is admitted at a time
+	corrupt atomic.Pointer[error] // what scrub found
+	joinMu  sync.Mutex            // one member is admitted at a time
 	closed  chan struct{}
 	closeMu sync.Mutex
 }
@@ -153,9 +157,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if _, port, _ := net.SplitHostPort(c.AdvertiseAddr); port == "0" {
 		c.AdvertiseAddr = n.mux.ln.Addr().String()
 	}
-	n.rpc = newRPCClient(func(ctx context.Context, addr string) (net.Conn, error) {
-		return n.mux.dial(ctx, addr, streamRPC, groupID)
-	})
+	n.rpc = newRPCClient(n.mux.dialRPC)
 	n.book = newAddressBook()
 	dir := filepath.Join(c.DataDir, "groups", groupID)
 	if err := mkdirAll(c.files(), dir); err != nil {
@@ -185,6 +187,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.wg.Go(n.budgets.run)
 	n.wg.Go(n.keepRecord)
 	n.wg.Go(n.keepCheckpoints)
+	n.wg.Go(n.scrub)
 	return n, nil
 }
 

@@ -25,6 +25,13 @@ type pilot struct {
 	mu      sync.Mutex // guards the fields below
 	reports map[string]memberReport
 	since   time.Time // when this node began to lead
+	heard   map[string]heard
+}
+
+// heard is when a member last answered this node's greeting, leader or not.
+type heard struct {
+	applied uint64
+	at      time.Time
 }
 
 type memberReport struct {
@@ -38,7 +45,9 @@ var (
 	_ autopilot.Promoter               = (*pilot)(nil)
 )
 
-func newPilot(n *Node) *pilot { return &pilot{n: n, reports: make(map[string]memberReport)} }
+func newPilot(n *Node) *pilot {
+	return &pilot{n: n, reports: make(map[string]memberReport), heard: make(map[string]heard)}
+}
 
 // run is autopilot while this node leads.
 func (p *pilot) run(ctx context.Context, c *raftCore) {
@@ -58,6 +67,24 @@ func (p *pilot) report(id string) (*nodev1.StatsReply, time.Time, bool) {
 	defer p.mu.Unlock()
 	r, ok := p.reports[id]
 	return r.stats, r.at, ok
+}
+
+// hear notes an answer to a greeting.
+func (p *pilot) hear(id string, applied uint64) {
+	p.mu.Lock()
+	p.heard[id] = heard{applied, time.Now()}
+	p.mu.Unlock()
+}
+
+// heardOf is the newest word of a member: a report to the leader or a greeting.
+func (p *pilot) heardOf(id string) (applied uint64, at time.Time, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	h, ok := p.heard[id]
+	if r, reported := p.reports[id]; reported && r.at.After(h.at) {
+		return r.stats.AppliedIndex, r.at, true
+	}
+	return h.applied, h.at, ok
 }
 
 func (p *pilot) skew(id string) time.Duration {

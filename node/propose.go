@@ -364,6 +364,17 @@ func (p *proposer) close() {
 	p.mu.Unlock()
 }
 
+// knownTo refuses a command that not every member may know yet.
+func (n *Node) knownTo(cmd *fsmv1.Command) error {
+	if cmd.MinClusterVersion <= 1 {
+		return nil
+	}
+	if v := n.g.m.Facts().clusterVersion; cmd.MinClusterVersion > v {
+		return fmt.Errorf("%w: it needs cluster version %d, the cluster is at %d until all members are upgraded", errInvalid, cmd.MinClusterVersion, v)
+	}
+	return nil
+}
+
 // Propose commits cmd, stamped with the leader's clock, and returns its
 // outcome, on any node: a follower forwards to the leader. Without a leader it
 // waits for one, as long as the context allows. Errors: ErrNotLeader,
@@ -372,6 +383,9 @@ func (p *proposer) close() {
 // request id is then tried again here, one without must not be. A refusal by
 // the state is not an error here: see raftfsm.ResultError.
 func (n *Node) Propose(ctx context.Context, cmd *fsmv1.Command) (*fsmv1.Result, error) {
+	if err := n.knownTo(cmd); err != nil {
+		return nil, err
+	}
 	e, err := encodeCommand(cmd)
 	if err != nil {
 		return nil, err
@@ -475,6 +489,9 @@ func classifyForward(err error) error {
 // ProposeLocal is Propose without forwarding and without retries: ErrNotLeader
 // with a hint.
 func (n *Node) ProposeLocal(ctx context.Context, cmd *fsmv1.Command) (*fsmv1.Result, error) {
+	if err := n.knownTo(cmd); err != nil {
+		return nil, err
+	}
 	e, err := encodeCommand(cmd)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
+	"github.com/akidb/akidb/raftfsm"
 )
 
 // The last committed entry of an idle cluster may be one that no state machine
@@ -104,6 +106,25 @@ func TestDivergedReplicaIsFenced(t *testing.T) {
 	c.wait("the alarm on another node", func() bool {
 		for _, a := range c.mem[c.leader().ID()].Facts().alarms {
 			if a.Kind == AlarmDiverged && a.NodeID == f.ID() {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// Damage that a scrub finds has the same effect, under its own alarm.
+func TestDamagedReplicaIsFenced(t *testing.T) {
+	c := startCluster(t, 3, func(cfg *Config) { cfg.ScrubInterval = 20 * time.Millisecond })
+	f := c.follower()
+	m := c.mem[f.ID()]
+	m.mu.Lock()
+	m.damage = fmt.Errorf("table 7: %w", raftfsm.ErrCorrupt)
+	m.mu.Unlock()
+	c.wait("the fence", func() bool { return errors.Is(f.Ready(), ErrFenced) })
+	c.wait("the alarm", func() bool {
+		for _, a := range c.mem[c.leader().ID()].Facts().alarms {
+			if a.Kind == AlarmCorrupt && a.NodeID == f.ID() {
 				return true
 			}
 		}

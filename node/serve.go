@@ -90,6 +90,9 @@ func (n *Node) stats() *nodev1.StatsReply {
 	if err := n.g.m.Diverged(); err != nil {
 		r.Diverged = err.Error()
 	}
+	if err := n.corrupt.Load(); err != nil {
+		r.Corrupt = (*err).Error()
+	}
 	c := n.g.core.Load()
 	if c == nil {
 		return r
