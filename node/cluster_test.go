@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,6 +33,7 @@ type cluster struct {
 	mem   map[string]*memMachine
 	addrs map[string]string
 	names []string
+	puts  atomic.Int64
 }
 
 func newCluster(t *testing.T, names []string, conf func(*Config)) *cluster {
@@ -193,7 +195,10 @@ func put(id string) *fsmv1.Command {
 
 func (c *cluster) put(n *Node, id string) uint64 {
 	c.t.Helper()
-	res, err := n.Propose(c.ctx(), put(id))
+	// With a request id, since a busy machine may lose a leader at any time.
+	cmd := put(id)
+	cmd.RequestId = fmt.Sprintf("put %d", c.puts.Add(1))
+	res, err := n.Propose(c.ctx(), cmd)
 	if err != nil {
 		c.t.Fatalf("put %s through %s: %v", id, n.ID(), err)
 	}

@@ -58,6 +58,7 @@ func mustWrite(t testing.TB, n *Node, cmd *fsmv1.Command) uint64 {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
+	cmd.RequestId = uuid.NewString()
 	res, err := n.Propose(ctx, cmd)
 	if err == nil {
 		err = raftfsm.ResultError(res)

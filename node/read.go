@@ -398,8 +398,10 @@ func (n *Node) ParseToken(token string) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%w: %q has no log index", ErrBadToken, token)
 	}
-	if own := tokenPrefix(n.g.clusterID()); prefix != own {
-		return 0, fmt.Errorf("%w: it is of cluster %s, this is %s", ErrBadToken, prefix, own)
+	// A member that has applied nothing yet does not know its cluster; the read
+	// will wait for the index, and with it for the id.
+	if id := n.g.clusterID(); id != "" && prefix != tokenPrefix(id) {
+		return 0, fmt.Errorf("%w: it is of cluster %s, this is %s", ErrBadToken, prefix, tokenPrefix(id))
 	}
 	return index, nil
 }
