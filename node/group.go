@@ -19,6 +19,7 @@ import (
 
 	"github.com/akidb/akidb/internal/storage"
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
+	"github.com/akidb/akidb/raftfsm"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 )
 
@@ -80,6 +81,46 @@ type raftCore struct {
 	stop     chan struct{} // ends watch
 	failed   chan error
 	wg       sync.WaitGroup
+
+	pending atomic.Int64  // futures that answer waits for
+	ended   chan struct{} // closed when Raft's goroutines are gone
+}
+
+// answer is f.Error(), or ErrUnknownOutcome if Raft ended without answering:
+// an entry that its loop had not taken from the queue by then is never
+// answered (hashicorp/raft 1.8.0: ApplyLog's future knows nothing of Shutdown),
+// and the goroutine that asks is left behind.
+func (c *raftCore) answer(f raft.Future) error {
+	got := make(chan error, 1)
+	c.pending.Add(1)
+	go func() {
+		err := f.Error()
+		c.pending.Add(-1)
+		got <- err
+	}()
+	select {
+	case err := <-got:
+		return err
+	case <-c.ended:
+	}
+	// Raft answered what it had taken before it ended.
+	grace := time.NewTimer(answerGrace)
+	defer grace.Stop()
+	select {
+	case err := <-got:
+		return err
+	case <-grace.C:
+		return fmt.Errorf("%w: raft ended first", ErrUnknownOutcome)
+	}
+}
+
+// drain waits for the answers under way while Raft still runs, so that none is
+// left behind: a leader without its connections steps down within its lease
+// and answers everything.
+func (c *raftCore) drain() {
+	for wait := drainTimeout; wait > 0 && c.pending.Load() > 0; wait -= drainStep {
+		pause(context.Background(), drainStep)
+	}
 }
 
 // openGroup opens everything and starts Raft.
@@ -143,7 +184,7 @@ func (g *group) openCore() (_ *raftCore, err error) {
 	}
 	c := &raftCore{
 		ls: ls, failed: make(chan error, 1), notify: make(chan bool, 64),
-		observed: make(chan raft.Observation, 64), stop: make(chan struct{}),
+		observed: make(chan raft.Observation, 64), stop: make(chan struct{}), ended: make(chan struct{}),
 	}
 	ls.onFail = func(err error) {
 		select {
@@ -361,11 +402,13 @@ func (g *group) setBroken(err error) {
 func (g *group) closeCore(c *raftCore) {
 	// Connections first: Raft's Shutdown waits for calls that sit on them.
 	c.stream.Close()
+	c.drain()
 	if err := c.r.Shutdown().Error(); err != nil { // waits for Raft's goroutines
 		g.log.Warn("raft shutdown", "err", err)
 	}
 	// Only now: until they have ended they may block on a notification. Raft's
 	// state says nothing about that, it may be Follower after Shutdown.
+	close(c.ended)
 	close(c.stop)
 	c.wg.Wait()
 	c.trans.Close()
@@ -472,13 +515,13 @@ func (g *group) establish(ctx context.Context, c *raftCore, term uint64) bool {
 				NodeId: g.cfg.NodeID, ClusterId: uuid.NewString(), Term: term,
 			}},
 		}
-		b, err := proto.Marshal(&fsmv1.Entry{Format: 1, Commands: []*fsmv1.Command{cmd}})
+		b, err := raftfsm.EncodeEntry([]*fsmv1.Command{cmd})
 		if err != nil {
 			g.log.Error("encode leader entry", "err", err)
 			return false
 		}
 		f := c.r.ApplyLog(raft.Log{Data: b}, time.Second)
-		if err := f.Error(); err != nil {
+		if err := c.answer(f); err != nil {
 			g.log.Warn("leader entry not committed", "err", err)
 			pause(ctx, retryPause)
 			continue

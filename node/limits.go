@@ -51,6 +51,11 @@ const (
 	termRoundTimeout = 500 * time.Millisecond
 	// retryPause is waited between tries to find a leader.
 	retryPause = 10 * time.Millisecond
+	// drainTimeout bounds the wait for Raft's answers before it is shut down,
+	// answerGrace for those that are on their way after it.
+	drainTimeout = time.Second
+	drainStep    = 5 * time.Millisecond
+	answerGrace  = 50 * time.Millisecond
 	// defaultOpTimeout bounds proposals and reads whose context has no deadline.
 	defaultOpTimeout = 30 * time.Second
 )

@@ -178,6 +178,7 @@ func (p *proposer) poke() {
 
 // pendingEntry is an entry on its way through Raft.
 type pendingEntry struct {
+	core   *raftCore
 	future raft.ApplyFuture
 	group  []*proposal
 	start  time.Time
@@ -281,7 +282,7 @@ func (p *proposer) append(group []*proposal) (pendingEntry, bool) {
 	}
 	data := encodeEntry(group, uint64(time.Now().UnixMilli()))
 	p.g.met.entryCommands.Observe(float64(len(group)))
-	return pendingEntry{future: c.r.ApplyLog(raft.Log{Data: data}, 0), group: group, start: time.Now()}, true
+	return pendingEntry{core: c, future: c.r.ApplyLog(raft.Log{Data: data}, 0), group: group, start: time.Now()}, true
 }
 
 // encodeEntry is the canonical encoding (raftfsm.EncodeEntry) of the commands,
@@ -305,7 +306,7 @@ func encodeEntry(group []*proposal, nowMs uint64) []byte {
 
 // finish waits for an entry and tells its proposals.
 func (p *proposer) finish(e pendingEntry) {
-	err := classifyApply(e.future.Error())
+	err := classifyApply(e.core.answer(e.future))
 	var results []*fsmv1.Result
 	if err == nil {
 		switch r := e.future.Response().(type) {
