@@ -94,7 +94,7 @@ func (o *failoverOptions) run(ctx context.Context, t *benchTarget, say io.Writer
 	for _, err := range l.errs[:min(3, len(l.errs))] {
 		fmt.Fprintln(say, "client error:", err)
 	}
-	if _, err := converge(ctx, t.cl, t.endpoints, convergeLimit); err != nil {
+	if _, err := converge(ctx, t.cl, t.endpoints, convergeLimit, t.local.Alive); err != nil {
 		return nil, err
 	}
 	for _, n := range t.local.Nodes {

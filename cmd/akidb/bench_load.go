@@ -213,7 +213,7 @@ func fillScratch(ctx context.Context, t *benchTarget, job *importJob) (drop func
 	if _, err := job.run(ctx, t.cl, nil); err != nil {
 		return nil, 0, err
 	}
-	if _, err := converge(ctx, t.cl, t.endpoints, 10*time.Minute); err != nil {
+	if _, err := converge(ctx, t.cl, t.endpoints, 10*time.Minute, nil); err != nil {
 		return nil, 0, err
 	}
 	return func() {

@@ -16,8 +16,9 @@ import (
 const convergePoll = 20 * time.Millisecond
 
 // converge waits until all endpoints have applied the same log and their graphs
-// are idle, and returns what they say then.
-func converge(ctx context.Context, cl *client.Client, endpoints []string, limit time.Duration) ([]*clusterv1.StatusResponse, error) {
+// are idle, and returns what they say then. alive, if not nil, ends the wait for
+// nodes that will never come.
+func converge(ctx context.Context, cl *client.Client, endpoints []string, limit time.Duration, alive func() error) ([]*clusterv1.StatusResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(convergePoll)
@@ -26,6 +27,11 @@ func converge(ctx context.Context, cl *client.Client, endpoints []string, limit 
 		all, reason := statuses(ctx, cl, endpoints)
 		if reason == "" {
 			return all, nil
+		}
+		if alive != nil {
+			if err := alive(); err != nil {
+				return nil, err
+			}
 		}
 		select {
 		case <-tick.C:

@@ -361,7 +361,7 @@ func (d *demo) hashes(ctx context.Context) (string, error) {
 
 // converge waits until all replicas are at one point, graphs included.
 func (d *demo) converge(ctx context.Context) ([]*clusterv1.StatusResponse, error) {
-	return converge(ctx, d.cl, d.cluster.Endpoints(), convergeLimit)
+	return converge(ctx, d.cl, d.cluster.Endpoints(), convergeLimit, d.cluster.Alive)
 }
 
 // verdict is what the exit status says.

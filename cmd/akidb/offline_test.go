@@ -36,7 +36,7 @@ func TestLostQuorumByTheManual(t *testing.T) {
 	if _, err := in.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := converge(t.Context(), cl, c.Endpoints(), convergeLimit); err != nil {
+	if _, err := converge(t.Context(), cl, c.Endpoints(), convergeLimit, c.Alive); err != nil {
 		t.Fatal(err)
 	}
 	for _, n := range c.Nodes {

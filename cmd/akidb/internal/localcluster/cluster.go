@@ -192,6 +192,17 @@ func (c *Cluster) Leader(ctx context.Context, cl *client.Client) (*Node, error) 
 	}
 }
 
+// Alive is an error naming the nodes that do not run, with the end of their logs.
+func (c *Cluster) Alive() error {
+	var errs []error
+	for _, n := range c.Nodes {
+		if n.running() == nil {
+			errs = append(errs, fmt.Errorf("%s ended; the end of its log:\n%s", n.ID, n.logTail()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Close stops all nodes gracefully, and by force what outlives ctx.
 func (c *Cluster) Close(ctx context.Context) error {
 	var errs []error
