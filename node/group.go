@@ -67,6 +67,31 @@ type group struct {
 	identity identity
 	broken   error // why there is no core
 	watchers map[chan struct{}]struct{}
+	forwards map[*forward]struct{}
+}
+
+// forward is a request under way to a leader. It ends when another leader is
+// known: the old one may be paused or cut off, and never answer.
+type forward struct {
+	leader string
+	cancel context.CancelCauseFunc
+}
+
+var errLeaderChanged = errors.New("another node leads now")
+
+// forwardTo returns a context for a request to the leader, and its end.
+func (g *group) forwardTo(ctx context.Context, leader string) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	f := &forward{leader, cancel}
+	g.mu.Lock()
+	g.forwards[f] = struct{}{}
+	g.mu.Unlock()
+	return ctx, func() {
+		g.mu.Lock()
+		delete(g.forwards, f)
+		g.mu.Unlock()
+		cancel(nil)
+	}
 }
 
 // raftCore is Raft with what must be opened and closed with it.
@@ -132,6 +157,7 @@ func openGroup(g *group) error {
 	g.identity = id
 	g.member.Store(id.Member)
 	g.watchers = make(map[chan struct{}]struct{})
+	g.forwards = make(map[*forward]struct{})
 	g.leadership = make(chan struct{}, 1)
 	if g.stable, err = openStable(g.cfg.FS, g.dir); err != nil {
 		return err
@@ -437,11 +463,17 @@ func (g *group) poke() {
 	case g.leadership <- struct{}{}:
 	default:
 	}
+	leader, _ := g.leader()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for ch := range g.watchers {
 		close(ch)
 		delete(g.watchers, ch)
+	}
+	for f := range g.forwards {
+		if leader != "" && f.leader != leader {
+			f.cancel(errLeaderChanged)
+		}
 	}
 }
 

@@ -456,6 +456,8 @@ func (n *Node) proposeOnce(ctx context.Context, e encoded) (*fsmv1.Result, error
 		return nil, ErrNoLeader
 	}
 	var reply nodev1.ProposeReply
+	ctx, done := n.g.forwardTo(ctx, id)
+	defer done()
 	err := n.rpc.call(ctx, addr, laneBulk, methodPropose, &nodev1.ProposeRequest{Command: e.command, Keys: e.keys, Exclusive: e.exclusive}, &reply)
 	if err != nil {
 		return nil, classifyForward(err)

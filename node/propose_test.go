@@ -156,6 +156,49 @@ func TestConcurrentWritesOfFewDocuments(t *testing.T) {
 	}
 }
 
+// A leader that takes a forwarded write and then never answers, being paused
+// say, does not hold it up for longer than until another one leads.
+func TestForwardedWriteOutlivesASilentLeader(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	old := c.leader()
+	var f, next *Node
+	for name, n := range c.nodes {
+		switch {
+		case name == old.ID():
+		case f == nil:
+			f = n
+		default:
+			next = n
+		}
+	}
+	gate := make(chan struct{})
+	m := c.mem[old.ID()]
+	m.mu.Lock()
+	m.applyGate = gate
+	m.mu.Unlock()
+	defer close(gate)
+	done := make(chan error, 1)
+	before := c.mem[f.ID()].Applied()
+	go func() {
+		cmd := put("x")
+		cmd.RequestId = "once"
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_, err := f.Propose(ctx, cmd)
+		done <- err
+	}()
+	c.wait("the write to be applied by the others", func() bool { _, ok := c.mem[f.ID()].doc("x"); return ok && c.mem[f.ID()].Applied() > before })
+	if err := old.transferHere(c.ctx(), next.ID()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := c.mem[next.ID()].st.Requests["once"]; got == 0 {
+		t.Fatal("the write is not there")
+	}
+}
+
 // Each class of error survives the way over the wire, bare and wrapped.
 func TestErrorsKeepTheirClassOverTheWire(t *testing.T) {
 	leader := &nodev1.NodeInfo{NodeId: "n7", GrpcAddr: "h:1"}
