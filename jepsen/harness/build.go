@@ -4,6 +4,8 @@ package harness
 
 import (
 	"context"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -63,6 +65,24 @@ func (r *runner) buildOnce(ctx context.Context, dir string, b cluster.BuildOptio
 	}
 	r.logf("build %s", name)
 	return out, cluster.Build(ctx, out, b)
+}
+
+// freeSubnet is a subnet that no other run on this machine uses, as far as can be
+// seen: 10.213.N.0/24.
+func freeSubnet(pid int) int {
+	used := make(map[string]bool)
+	addrs, _ := net.InterfaceAddrs() // without them the process id must do
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			used[n.IP.Mask(net.CIDRMask(24, 32)).String()] = true
+		}
+	}
+	for i := range 250 {
+		if n := 1 + (pid+i)%250; !used[fmt.Sprintf("10.213.%d.0", n)] {
+			return n
+		}
+	}
+	return 1 + pid%250
 }
 
 // SweepDead takes away what runs left whose process is gone.

@@ -161,7 +161,7 @@ func (r *runner) start(ctx context.Context) error {
 		Binary: r.o.Binary, Upgraded: r.o.Upgraded, Nodes: r.o.Nodes, Dir: r.o.Out,
 		Namespaces: root && !r.o.Loopback, Delays: r.needs.Delays, Disk: r.needs.Disk,
 		Args: append(args, r.o.Args...), Env: r.o.Env,
-		Tag: strconv.FormatInt(int64(pid), 36), Subnet: 1 + pid%250,
+		Tag: strconv.FormatInt(int64(pid), 36), Subnet: freeSubnet(pid),
 	})
 	if err != nil {
 		return err
