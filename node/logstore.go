@@ -47,7 +47,7 @@ func openLogStore(fsys storage.FS, groupDir, kind string, log hclog.Logger) (clo
 		if err := mkdirAll(fsys, dir); err != nil {
 			return nil, fmt.Errorf("node: log store: %w", err)
 		}
-		return openFSLog(fsys, dir, log)
+		return seal(openFSLog(fsys, dir, log))(dir)
 	}
 	other := logStoreBolt
 	if kind == logStoreBolt {
@@ -57,7 +57,7 @@ func openLogStore(fsys storage.FS, groupDir, kind string, log hclog.Logger) (clo
 		return nil, fmt.Errorf("node: %s holds a %q log but log store %q is configured: migrate it (akidb raft migrate-log) or configure %q",
 			logDir(groupDir, other), other, kind, other)
 	}
-	return openLogDir(logDir(groupDir, kind), kind, log)
+	return seal(openLogDir(logDir(groupDir, kind), kind, log))(logDir(groupDir, kind))
 }
 
 func openLogDir(dir, kind string, log hclog.Logger) (closableLogStore, error) {
