@@ -65,7 +65,7 @@ func (cfg Config) withDefaults() (*Config, error) {
 	if c.BootstrapExpect > 1 && len(c.Peers) == 0 {
 		bad("BootstrapExpect is %d but Peers is empty: name the peers or their common DNS name", c.BootstrapExpect)
 	}
-	setDefault(&c.HeartbeatTimeout, 220*time.Millisecond)
+	setDefault(&c.HeartbeatTimeout, 250*time.Millisecond)
 	setDefault(&c.ElectionTimeout, c.HeartbeatTimeout)
 	if c.ElectionTimeout < c.HeartbeatTimeout {
 		bad("ElectionTimeout %v is below HeartbeatTimeout %v", c.ElectionTimeout, c.HeartbeatTimeout)

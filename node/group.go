@@ -238,8 +238,53 @@ func (g *group) openCore() (_ *raftCore, err error) {
 	})
 	c.r.RegisterObserver(c.observer)
 	c.wg.Go(func() { g.watch(c) })
+	c.wg.Go(func() { g.calmElections(c) })
 	return c, nil
 }
+
+// calmElections gives candidates more time once elections have failed for a
+// while. On a machine so busy that votes take longer than the time-out, each
+// election would end before it is won, and there would never be a leader. Only
+// the candidate's time-out grows: heartbeats and the lease depend on the other.
+func (g *group) calmElections(c *raftCore) {
+	base := g.cfg.ElectionTimeout
+	now, since := base, time.Now()
+	set := func(d time.Duration) {
+		conf := c.r.ReloadableConfig()
+		conf.ElectionTimeout = d
+		if err := c.r.ReloadConfig(conf); err != nil {
+			g.log.Warn("election time-out not changed", "err", err)
+			return
+		}
+		g.log.Info("election time-out changed", "to", d)
+		now = d
+	}
+	t := time.NewTicker(base)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+		case <-c.stop:
+			return
+		}
+		_, leader := c.r.LeaderWithID()
+		switch {
+		case leader != "" || !g.member.Load():
+			since = time.Now()
+			if now != base {
+				set(base)
+			}
+		case time.Since(since) > electionPatience*now && now < maxElectionFactor*base:
+			since = time.Now()
+			set(2 * now)
+		}
+	}
+}
+
+const (
+	electionPatience  = 6
+	maxElectionFactor = 16
+)
 
 func (g *group) raftConfig(c *raftCore) *raft.Config {
 	conf := raft.DefaultConfig()
