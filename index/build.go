@@ -81,9 +81,9 @@ func (b *builder) step() bool {
 	}
 	if from == 0 && to > 64 {
 		// The first batch of codes has no graph to search: in small steps.
-		b.insertBatch(0, 64)
-		for a := uint32(64); a < to; a += 64 {
+		for a := uint32(0); a < to; a += 64 {
 			b.insertBatch(a, a+64)
+			b.raiseEntry(a, a+64)
 		}
 	} else {
 		b.insertBatch(from, to)
@@ -92,6 +92,7 @@ func (b *builder) step() bool {
 		g.vectorsHash.add(g.vectorHash(v))
 	}
 	g.graphed.Store(to)
+	b.raiseEntry(from, to)
 	if g.disk != nil {
 		g.disk.free(g.vectors, to)
 	}
@@ -126,6 +127,14 @@ func (b *builder) insertBatch(from, to uint32) {
 		}
 	})
 	hash.add(b.takeHash())
+	g.graphHash.Store(&hash)
+}
+
+// raiseEntry makes the highest vertex of a batch the entry point if it is above
+// the one there is. Searches must not see it before the watermark that covers
+// it, or while there is none.
+func (b *builder) raiseEntry(from, to uint32) {
+	g := b.g
 	_, top, _ := g.graph.entryPoint()
 	for v := from; v < to; v++ {
 		if l := g.graph.level(v); l > top || from == 0 && v == 0 {
@@ -133,7 +142,6 @@ func (b *builder) insertBatch(from, to uint32) {
 			g.graph.entry.Store(uint64(l+1)<<32 | uint64(v))
 		}
 	}
-	g.graphHash.Store(&hash)
 }
 
 // prepare makes the rows of a batch and what its distances need.

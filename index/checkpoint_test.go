@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -222,13 +223,14 @@ func TestCheckpointAfterSeal(t *testing.T) {
 	}
 }
 
-// TestRestartTime opens a million vectors of 128 dimensions on a checkpoint and
-// prints how long it took; it needs minutes to build the graph first.
+// TestRestartTime opens many vectors of 128 dimensions on a checkpoint and prints
+// how long it took; it builds the graph first.
 func TestRestartTime(t *testing.T) {
-	if os.Getenv("AKIDB_RESTART") == "" {
-		t.Skip("set AKIDB_RESTART=1 to run")
+	n, err := strconv.Atoi(os.Getenv("AKIDB_RESTART"))
+	if err != nil {
+		t.Skip("set AKIDB_RESTART to a number of vectors to run, such as 1000000")
 	}
-	vectors := clustered(seeded(t, 56), 1_000_000, 128, 1000, 0.4)
+	vectors := clustered(seeded(t, 56), n, 128, 1000, 0.4)
 	src := stored(vectors)
 	cfg := Config{Dimension: 128, Metric: distance.L2, Dir: t.TempDir()}
 	x := open(t, cfg, src)

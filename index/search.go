@@ -33,8 +33,12 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 	if g.disk != nil {
 		defer g.disk.leave(g.disk.enter())
 	}
-	// The watermarks before the view's bound: what they cover stays covered.
-	r.graphed = g.graphed.Load()
+	// The entry point before the watermark, which then is above it; the watermark
+	// before codes and the view's bound, which then cover it.
+	entry, top, ok := g.graph.entryPoint()
+	if ok {
+		r.entry, r.top, r.graphed = entry, top, g.graphed.Load()
+	}
 	r.see = sight{g: g, bound: g.lowerBound(v.Slots, g.total.Load()), applied: v.Applied}
 	r.see.anyDead = g.garbage.Load() > 0
 	r.ef = x.chooseEf(&q)
@@ -65,7 +69,7 @@ func (x *Index) checkQuery(q *Query) error {
 		return fmt.Errorf("%w: vector of %d dimensions, the collection has %d", ErrBadQuery, len(q.Vector), x.cfg.Dimension)
 	}
 	for i, f := range q.Vector {
-		if f64 := float64(f); math.IsNaN(f64) || math.IsInf(f64, 0) {
+		if math.Float32bits(f)&0x7f800000 == 0x7f800000 { // infinite or not a number
 			return fmt.Errorf("%w: vector[%d] is not finite", ErrBadQuery, i)
 		}
 	}
@@ -108,12 +112,15 @@ func (v *sight) match(u uint32) bool {
 // request is one search under way. Its results are s.results, candidates in any
 // order.
 type request struct {
-	x       *Index
-	ctx     context.Context
-	q       *Query
-	g       *generation
-	s       *scratch
-	see     sight
+	x     *Index
+	ctx   context.Context
+	q     *Query
+	g     *generation
+	s     *scratch
+	see   sight
+	entry uint32
+	top   int // the entry point's level
+	// Invariant: entry < graphed, or graphed is zero
 	graphed uint32
 	codes   *codeset // nil if the vectors themselves are compared
 	// lossless: the keys of codes are exact.
@@ -196,8 +203,7 @@ func (r *request) exactBelow() int {
 
 // enter finds where to begin on layer 0.
 func (r *request) enter() uint64 {
-	v, top, _ := r.g.graph.entryPoint()
-	return r.s.descend(r.g.graph, v, top, 0, r.graphed)
+	return r.s.descend(r.g.graph, r.entry, r.top, 0, r.graphed)
 }
 
 // fewDead is the share of live vertices from which a walk takes no notice of the

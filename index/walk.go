@@ -51,15 +51,20 @@ func (s *scratch) descend(g *graph, entry uint32, top, stop int, limit uint32) u
 	out := s.out[:cap(s.out)]
 	s.measure.keys(ids, out)
 	best := candidate(out[0], entry)
+	// What was compared once, on whatever layer, cannot become the best later.
+	s.seen.reset(int(limit))
+	s.seen.add(entry)
 	for layer := top; layer > stop; layer-- {
 		for {
 			from := best
 			ids = ids[:0]
-			for _, u := range g.row(candidateVertex(best), layer) {
+			row := g.row(candidateVertex(best), layer)
+			for i := range row {
+				u := atomic.LoadUint32(&row[i])
 				if u == none {
 					break
 				}
-				if u < limit {
+				if u < limit && s.seen.add(u) {
 					ids = append(ids, u)
 				}
 			}
