@@ -116,25 +116,40 @@ func power(choose chooser) func(context.Context, *Env, *rand.Rand) (string, func
 // the configuration, loses its data and joins anew, as docs say.
 func damage(how func(string, *rand.Rand) (string, error)) func(context.Context, *Env, *rand.Rand) (string, func(context.Context) error, error) {
 	return func(ctx context.Context, e *Env, r *rand.Rand) (string, func(context.Context) error, error) {
-		n := follower(ctx, e, r)
-		if err := n.Kill(); err != nil {
+		if !e.damage.TryLock() {
+			return "", nil, errors.New("another node's data is damaged already")
+		}
+		did, heal, err := damageOne(ctx, e, r, how)
+		if err != nil {
+			e.damage.Unlock()
 			return "", nil, err
 		}
-		file, err := pickFile(n, r)
-		if err != nil {
-			return "", nil, errors.Join(err, n.Start())
-		}
-		did, err := how(file, r)
-		if err != nil {
-			return "", nil, errors.Join(err, n.Start())
-		}
-		short := n.ID + "/" + strings.TrimPrefix(file, n.DataDir+"/")
-		before := len(n.Exits())
-		if err := n.Start(); err != nil {
-			return "", nil, err
-		}
-		return did + " of " + short, func(ctx context.Context) error { return mend(ctx, e, n, file, before) }, nil
+		return did, func(ctx context.Context) error {
+			defer e.damage.Unlock()
+			return heal(ctx)
+		}, nil
 	}
+}
+
+func damageOne(ctx context.Context, e *Env, r *rand.Rand, how func(string, *rand.Rand) (string, error)) (string, func(context.Context) error, error) {
+	n := follower(ctx, e, r)
+	if err := n.Kill(); err != nil {
+		return "", nil, err
+	}
+	file, err := pickFile(n, r)
+	if err != nil {
+		return "", nil, errors.Join(err, n.Start())
+	}
+	did, err := how(file, r)
+	if err != nil {
+		return "", nil, errors.Join(err, n.Start())
+	}
+	short := n.ID + "/" + strings.TrimPrefix(file, n.DataDir+"/")
+	before := len(n.Exits())
+	if err := n.Start(); err != nil {
+		return "", nil, err
+	}
+	return did + " of " + short, func(ctx context.Context) error { return mend(ctx, e, n, file, before) }, nil
 }
 
 // mend waits until the node serves again, or replaces it if it ended.

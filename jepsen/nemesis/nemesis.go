@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/akidb/akidb/jepsen/cluster"
@@ -37,6 +38,10 @@ type Env struct {
 	Note func(format string, args ...any)
 	// ClockFile gives the clock of a node's process, if the binary reads one.
 	ClockFile func(n *cluster.Node) string
+
+	// damage is held while a node's data is damaged: one node at a time may
+	// forget what it acknowledged. Two of three is more than anybody promises.
+	damage sync.Mutex
 }
 
 // Needs is what a nemesis wants of the cluster.
