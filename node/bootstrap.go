@@ -221,6 +221,9 @@ func (n *Node) join(ctx context.Context, via *nodev1.HelloReply) (bool, error) {
 // back if it was removed while it was down. A node removed while it runs does
 // not ask: somebody meant it.
 func (n *Node) rejoin(ctx context.Context, replies []*nodev1.HelloReply) error {
+	if c := n.g.core.Load(); c != nil && c.r.State() == raft.Leader {
+		n.wasListed.Store(true) // a leader has no other to learn it from
+	}
 	for _, r := range replies {
 		if r.ClusterId == "" || r.ClusterId != n.g.clusterID() || r.LeaderAddr == "" || r.LeaderId == n.cfg.NodeID {
 			continue

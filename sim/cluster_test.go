@@ -148,8 +148,7 @@ func (c *Cluster) startHost(h *Host) error {
 	select {
 	case <-closing:
 	case <-time.After(200 * heartbeat):
-		buf := make([]byte, 4<<20)
-		c.trace.event("%s", buf[:runtime.Stack(buf, true)])
+		c.trace.event("%s", stacks())
 		return fmt.Errorf("sim: the process on %s does not end", h.name)
 	}
 	c.net.Up(h.name)
@@ -325,5 +324,28 @@ func (c *Cluster) shutdown() {
 	for _, h := range c.hosts {
 		c.stop(h)
 	}
+	for _, h := range c.hosts {
+		select {
+		case <-h.closing:
+		case <-time.After(400 * heartbeat):
+			// The bubble cannot end either.
+			panic(fmt.Sprintf("sim: the process on %s does not end\n%s\n%s", h.name, c.trace.tail(300), stacks()))
+		}
+	}
 	c.zombies.Wait()
+}
+
+// stacks are those of this bubble.
+func stacks() string {
+	buf := make([]byte, 16<<20)
+	head := string(buf[:runtime.Stack(buf, false)])
+	_, bubble, _ := strings.Cut(head, "synctest bubble")
+	bubble, _, _ = strings.Cut(bubble, "]")
+	var b strings.Builder
+	for g := range strings.SplitSeq(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
+		if head, _, _ := strings.Cut(g, "\n"); strings.Contains(head, "synctest bubble"+bubble+"]") {
+			b.WriteString(g + "\n\n")
+		}
+	}
+	return b.String()
 }

@@ -232,13 +232,18 @@ func (nm *nemesis) transfer() {
 	nm.at(nm.any(), func(ctx context.Context, n *node.Node) { _ = n.TransferLeader(ctx, to) })
 }
 
-// removeMember takes a member out. With wipe it comes back on an empty disk,
-// which only a member that has no vote any more may do; else it is added again.
+// removeMember takes a member out. With wipe it is down at that time and comes
+// back on an empty disk if the removal succeeded: only a member without a vote
+// may lose its disk, and one that runs might ask to be taken back meanwhile.
+// Else it is added again.
 func (nm *nemesis) removeMember(wipe bool) {
 	h, via := nm.any(), nm.any()
 	p := via.process()
 	if via == h || p == nil {
 		return
+	}
+	if wipe {
+		nm.kill(h, false, 0)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*heartbeat)
 	err := p.call(func(n *node.Node) error { return n.RemoveMember(ctx, h.name) })
@@ -249,8 +254,6 @@ func (nm *nemesis) removeMember(wipe bool) {
 	}
 	nm.rest(6)
 	if wipe {
-		nm.kill(h, false, 0)
-		nm.rest(6)
 		nm.trace.event("%s comes back on an empty disk", h.name)
 		h.disk.wipe()
 		nm.start(h)

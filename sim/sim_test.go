@@ -106,7 +106,8 @@ func runSeed(t *testing.T, seed uint64, length time.Duration, total *summary) {
 		cs := &clients{c: c, h: h, stop: make(chan struct{})}
 		cs.value.Store(1_000_000) // beyond every balance
 		if err := drive(c, cs, seed, length); err != nil {
-			t.Error(err)
+			// At once: the cluster may not even close.
+			t.Errorf("%v%s\n%s\n%s\nreplay: %s", err, c.report(), tr.tail(300), stacks(), replay(seed))
 		}
 		c.shutdown()
 		total.add(c, h)
