@@ -272,6 +272,15 @@ func (k *snapshotSink) Close() error {
 	}
 	k.done = true
 	f := snapshotFile{Meta: k.meta}
+	// An installed state may be ahead of Raft's index, and stays so when a local
+	// snapshot, perhaps of the same index, takes its place.
+	older, err := k.s.list()
+	if err != nil {
+		return err
+	}
+	for i := range older {
+		f.Applied = max(f.Applied, older[i].Applied)
+	}
 	if k.buf.Len() > 0 {
 		man, err := readManifest(&k.buf)
 		if err != nil {
@@ -280,7 +289,7 @@ func (k *snapshotSink) Close() error {
 		if k.s.stale(k.meta.Index, k.meta.Term) {
 			return fmt.Errorf("node: snapshot at log index %d is older than what this node holds", k.meta.Index)
 		}
-		f.Staged, f.Applied = stagedName(man), man.AppliedIndex
+		f.Staged, f.Applied = stagedName(man), max(f.Applied, man.AppliedIndex)
 		if _, err := k.s.fs.Stat(k.s.stagedDir(f.Staged)); err != nil {
 			return fmt.Errorf("node: snapshot files were not staged: %w", err)
 		}
