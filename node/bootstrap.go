@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -108,6 +109,7 @@ func (n *Node) tryFindCluster(ctx context.Context) (done bool, err error) {
 	}
 	var founding *nodev1.HelloReply
 	empty := []*nodev1.NodeInfo{n.selfInfo()}
+	choices := make(map[string][]string)
 	for _, r := range replies {
 		switch {
 		case r.ClusterId != "":
@@ -115,7 +117,10 @@ func (n *Node) tryFindCluster(ctx context.Context) (done bool, err error) {
 		case r.Member:
 			founding = r
 		case int(r.BootstrapExpect) == n.cfg.BootstrapExpect:
-			empty = append(empty, r.Node)
+			if !r.Node.ReadReplica {
+				empty = append(empty, r.Node)
+				choices[r.Node.NodeId] = r.Choice
+			}
 		default:
 			return false, fmt.Errorf("node %s expects %d nodes to bootstrap, this one %d: make BootstrapExpect equal",
 				r.Node.NodeId, r.BootstrapExpect, n.cfg.BootstrapExpect)
@@ -131,10 +136,35 @@ func (n *Node) tryFindCluster(ctx context.Context) (done bool, err error) {
 	if len(empty) < n.cfg.BootstrapExpect {
 		return false, fmt.Errorf("%d of %d nodes found to bootstrap with", len(empty), n.cfg.BootstrapExpect)
 	}
-	if len(empty) > n.cfg.BootstrapExpect {
-		return false, fmt.Errorf("%d nodes found where %d are expected: raise BootstrapExpect to found the cluster with all", len(empty), n.cfg.BootstrapExpect)
+	chosen, err := n.choose(empty, choices)
+	if err != nil {
+		return false, err
 	}
-	return n.bootstrap(empty)
+	return n.bootstrap(chosen)
+}
+
+// choose picks the founders: of the empty nodes seen those with the smallest
+// ids, as many as expected. Nodes may see different ones while they come up, so
+// the first of the founders bootstraps, and only once all of them have picked
+// the same; the others follow it (followBootstrap). Two nodes that bootstrapped
+// with different lists would each hold a first log entry of its own.
+func (n *Node) choose(empty []*nodev1.NodeInfo, choices map[string][]string) ([]*nodev1.NodeInfo, error) {
+	sort.Slice(empty, func(i, j int) bool { return empty[i].NodeId < empty[j].NodeId })
+	chosen := empty[:n.cfg.BootstrapExpect]
+	ids := make([]string, len(chosen))
+	for i, c := range chosen {
+		ids[i] = c.NodeId
+	}
+	n.choice.Store(&ids)
+	if ids[0] != n.cfg.NodeID {
+		return nil, fmt.Errorf("%s founds the cluster with %v", ids[0], ids)
+	}
+	for _, id := range ids[1:] {
+		if !slices.Equal(choices[id], ids) {
+			return nil, fmt.Errorf("waiting for %s to agree on the founders %v", id, ids)
+		}
+	}
+	return chosen, nil
 }
 
 // bootstrap founds the cluster with the same configuration as every other node
@@ -339,7 +369,9 @@ func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 	if f := req.From; f != nil && (own == "" || req.ClusterId == "" || req.ClusterId == own) && n.knows(f.NodeId) {
 		n.book.learn(f)
 	}
-	if req.Member && !n.g.member.Load() {
+	choice := n.choice.Load()
+	if !n.g.member.Load() && (req.Member || choice != nil && (*choice)[0] == n.cfg.NodeID) {
+		// A founder, or one that may have come to agree: look at once.
 		select {
 		case n.findNow <- struct{}{}:
 		default:
@@ -348,6 +380,9 @@ func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 	r := &nodev1.HelloReply{
 		Node: n.selfInfo(), ClusterId: own, Member: n.g.member.Load(), BootstrapExpect: uint32(n.cfg.BootstrapExpect),
 		AppliedIndex: n.g.ad.applied(),
+	}
+	if choice != nil {
+		r.Choice = *choice
 	}
 	r.LeaderId, r.LeaderAddr = n.g.leader()
 	if c := n.g.core.Load(); c != nil {

@@ -77,6 +77,26 @@ func TestBootstrapIsSymmetric(t *testing.T) {
 	}
 }
 
+// More empty nodes than are expected to found the cluster: three do, the others
+// join, whoever saw whom first.
+func TestMoreNodesThanFounders(t *testing.T) {
+	c := newCluster(t, []string{"n1", "n2", "n3", "n4", "n5"}, func(cfg *Config) { cfg.BootstrapExpect = 3 })
+	for _, i := range rand.Perm(5) {
+		c.start(c.names[i])
+	}
+	c.leader()
+	c.wait("five members of one cluster", func() bool {
+		ids := map[string]bool{}
+		for _, n := range c.nodes {
+			ids[n.g.clusterID()] = true
+			if len(n.Members()) != 5 {
+				return false
+			}
+		}
+		return len(ids) == 1 && !ids[""]
+	})
+}
+
 // A first node with an empty disk joins the cluster that exists; it never
 // founds another, not even while it reaches nobody.
 func TestEmptyFirstNodeNeverFoundsASecondCluster(t *testing.T) {

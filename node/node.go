@@ -115,8 +115,9 @@ type Node struct {
 	// purged is the generation up to which a collection was purged by this
 	// node as leader; only housekeeping touches it.
 	purged  map[string]uint64
-	corrupt atomic.Pointer[error] // what scrub found
-	joinMu  sync.Mutex            // one member is admitted at a time
+	choice  atomic.Pointer[[]string] // the founders this node would pick, see choose
+	corrupt atomic.Pointer[error]    // what scrub found
+	joinMu  sync.Mutex               // one member is admitted at a time
 	closed  chan struct{}
 	closeMu sync.Mutex
 }

@@ -404,8 +404,10 @@ type HelloReply struct {
 	LeaderAddr      string `protobuf:"bytes,6,opt,name=leader_addr,json=leaderAddr,proto3" json:"leader_addr,omitempty"`
 	Term            uint64 `protobuf:"varint,7,opt,name=term,proto3" json:"term,omitempty"`
 	// The latest Raft configuration known here.
-	Servers       []*Server `protobuf:"bytes,8,rep,name=servers,proto3" json:"servers,omitempty"`
-	AppliedIndex  uint64    `protobuf:"varint,9,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Servers      []*Server `protobuf:"bytes,8,rep,name=servers,proto3" json:"servers,omitempty"`
+	AppliedIndex uint64    `protobuf:"varint,9,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	// The ids of the nodes this one, still empty, would found a cluster with.
+	Choice        []string `protobuf:"bytes,10,rep,name=choice,proto3" json:"choice,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -501,6 +503,13 @@ func (x *HelloReply) GetAppliedIndex() uint64 {
 		return x.AppliedIndex
 	}
 	return 0
+}
+
+func (x *HelloReply) GetChoice() []string {
+	if x != nil {
+		return x.Choice
+	}
+	return nil
 }
 
 // ProposeRequest carries an encoded command without its time stamp, and what
@@ -1666,7 +1675,7 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\x04from\x18\x01 \x01(\v2\x17.akidb.node.v1.NodeInfoR\x04from\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x16\n" +
-	"\x06member\x18\x03 \x01(\bR\x06member\"\xc3\x02\n" +
+	"\x06member\x18\x03 \x01(\bR\x06member\"\xdb\x02\n" +
 	"\n" +
 	"HelloReply\x12+\n" +
 	"\x04node\x18\x01 \x01(\v2\x17.akidb.node.v1.NodeInfoR\x04node\x12\x1d\n" +
@@ -1679,7 +1688,9 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"leaderAddr\x12\x12\n" +
 	"\x04term\x18\a \x01(\x04R\x04term\x12/\n" +
 	"\aservers\x18\b \x03(\v2\x15.akidb.node.v1.ServerR\aservers\x12#\n" +
-	"\rapplied_index\x18\t \x01(\x04R\fappliedIndex\"\\\n" +
+	"\rapplied_index\x18\t \x01(\x04R\fappliedIndex\x12\x16\n" +
+	"\x06choice\x18\n" +
+	" \x03(\tR\x06choice\"\\\n" +
 	"\x0eProposeRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\x06R\x04keys\x12\x1c\n" +
