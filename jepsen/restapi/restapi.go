@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -93,6 +94,10 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	resp, err := c.http.Do(req)
 	if err != nil {
 		c.at.Add(1)
+		if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+			// Without a connection nothing was sent: that much is certain.
+			return &Error{Message: err.Error(), Details: map[string]string{"class": "not_applied"}}
+		}
 		return err
 	}
 	defer resp.Body.Close()

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -80,5 +81,33 @@ func TestRefusalsKeepTheirClass(t *testing.T) {
 		if !errors.As(err, &e) || e.Status != tt.status {
 			t.Errorf("%s: %v", tt.name, err)
 		}
+	}
+}
+
+// A connection that was refused carried nothing; one that broke may have.
+func TestOnlyWhatWasNotSentFails(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := ln.Addr().String()
+	go func() {
+		c, err := ln.Accept()
+		if err == nil {
+			c.Close()
+		}
+	}()
+	c := New([]string{addr}, &tls.Config{}, "")
+	defer c.Close()
+	_, err = c.Insert(t.Context(), &cv1.InsertRequest{CollectionId: "c"})
+	if got := workload.Classify(false, err); got != history.Info {
+		t.Errorf("a connection that broke: %s, want info (%v)", got, err)
+	}
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Insert(t.Context(), &cv1.InsertRequest{CollectionId: "c"})
+	if got := workload.Classify(false, err); got != history.Fail {
+		t.Errorf("a connection that was refused: %s, want fail (%v)", got, err)
 	}
 }
