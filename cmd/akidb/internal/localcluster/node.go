@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -73,6 +74,8 @@ func (n *Node) Start() error {
 	args := []string{"serve", "--node-id", n.ID, "--data-dir", n.DataDir(),
 		"--rest-addr", n.REST, "--grpc-addr", n.GRPC, "--raft-addr", n.Raft, "--metrics-addr", n.Metrics,
 		"--gossip-addr", n.Gossip, "--gossip-key", c.layout.GossipKey,
+		// The nodes share this machine's cores, so each builds with its share.
+		"--index-workers", fmt.Sprint(max(1, runtime.NumCPU()/len(c.Nodes))),
 		"--peers", c.peers(), "--bootstrap-expect", fmt.Sprint(len(c.Nodes)),
 		"--tls-cert", filepath.Join(n.home(), n.ID+".crt"), "--tls-key", filepath.Join(n.home(), n.ID+".key"), "--tls-ca", c.CACert}
 	log, err := os.OpenFile(n.LogPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
