@@ -36,7 +36,6 @@ var arrows = []struct {
 	{"index/distance", nil, "kernels know nothing of graphs"},
 	{"index", []string{"index/distance"}, "the index is derived from state it must not know the keeping of"},
 	{"internal/storage", nil, "the keyspace knows nothing of documents"},
-	{"internal/deps", nil, "only holds modules in go.mod"},
 	{"", nil, "the root holds documentation and tests over the whole module"},
 }
 
@@ -140,7 +139,7 @@ func TestImportArrowsPointDown(t *testing.T) {
 func TestHeavyLibrariesHaveOwners(t *testing.T) {
 	for _, p := range listPackages(t) {
 		name, ok := local(p.ImportPath)
-		if !ok || under(name, "internal/deps") {
+		if !ok {
 			continue
 		}
 		for _, imp := range p.Imports {
