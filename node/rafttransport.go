@@ -229,8 +229,17 @@ func (t *groupTransport) Close() error {
 
 type trimmedPipeline struct{ raft.AppendPipeline }
 
+// pipelineTimeout is more than the responses under way may take.
+const pipelineTimeout = 2 * raftRPCTimeout
+
+// AppendEntries gives up by closing the pipeline. Raft 1.8.0 stops reading
+// responses after the first refused one; if the sender was waiting for room at
+// that moment it waits for ever: the follower gets no entries in that term, and
+// Shutdown never ends. A closed pipeline makes Raft go on with single requests.
 func (p trimmedPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	trimEntries(args)
+	t := time.AfterFunc(pipelineTimeout, func() { _ = p.AppendPipeline.Close() })
+	defer t.Stop()
 	return p.AppendPipeline.AppendEntries(args, resp)
 }
 
