@@ -453,6 +453,12 @@ func (g *group) supervise(c *raftCore) {
 	}
 }
 
+// transferStuck is how long a leader may find itself in a transfer that it did
+// not begin: Raft ends one of its own after an election time-out.
+const transferStuck = 3 * time.Second
+
+var errTransferStuck = errors.New("raft is stuck in a leadership transfer of an earlier term")
+
 const reopenPause = 500 * time.Millisecond
 
 // probeDisk shows that the log's disk takes writes again.
@@ -585,6 +591,7 @@ func (g *group) lead() {
 // not answer reads (Raft dissertation, section 6.4).
 func (g *group) establish(ctx context.Context, c *raftCore, term uint64) bool {
 	g.met.leaderships.Inc()
+	var refusing time.Time // since when every entry is refused for a transfer
 	for ctx.Err() == nil && c.r.State() == raft.Leader && c.r.CurrentTerm() == term {
 		cmd := &fsmv1.Command{
 			ProposedAtMs: uint64(time.Now().UnixMilli()),
@@ -600,6 +607,22 @@ func (g *group) establish(ctx context.Context, c *raftCore, term uint64) bool {
 		f := c.r.ApplyLog(raft.Log{Data: b}, time.Second)
 		if err := c.answer(f); err != nil {
 			g.log.Warn("leader entry not committed", "err", err)
+			switch {
+			case !errors.Is(err, raft.ErrLeadershipTransferInProgress):
+				refusing = time.Time{}
+			case refusing.IsZero():
+				refusing = time.Now()
+			case time.Since(refusing) > transferStuck:
+				// A transfer that an earlier leadership of this Raft began waits for a
+				// replication that has ended, and Raft refuses everything for ever
+				// (hashicorp/raft 1.8.0, leadershipTransfer: the send on
+				// triggerDeferErrorCh). Only another Raft gets rid of it.
+				select {
+				case c.failed <- errTransferStuck:
+				default: // it is being replaced already
+				}
+				return false
+			}
 			pause(ctx, retryPause)
 			continue
 		}
