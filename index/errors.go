@@ -10,4 +10,7 @@ var (
 	ErrBadQuery = errors.New("index: bad query")
 	// ErrBadFilter: an empty or contradictory condition; the text names its key.
 	ErrBadFilter = errors.New("index: bad filter")
+	// ErrViewTooOld: garbage of the view was collected while it was held; the
+	// same query on a newer view works.
+	ErrViewTooOld = errors.New("index: the view is older than the last collection of garbage")
 )

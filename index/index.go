@@ -299,6 +299,9 @@ func (x *Index) Seal(generation, at uint64) {
 func (x *Index) Match(ctx context.Context, f *Filter, v View, fn func(Slot) bool) error {
 	g := x.acquire()
 	defer g.release()
+	if v.Applied < g.sealedAt {
+		return fmt.Errorf("%w: view of log index %d, collected at %d", ErrViewTooOld, v.Applied, g.sealedAt)
+	}
 	s := x.scratches.Get().(*scratch)
 	defer x.scratches.Put(s)
 	r := request{x: x, ctx: ctx, g: g, s: s}

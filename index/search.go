@@ -12,7 +12,7 @@ import (
 )
 
 // Search answers a query at a view; results are appended to dst. It fails with
-// ErrBadFilter, ErrBadQuery or the context's error.
+// ErrBadFilter, ErrBadQuery, ErrViewTooOld or the context's error.
 func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Result, Stats, error) {
 	if err := x.checkQuery(&q); err != nil {
 		return dst, Stats{}, err
@@ -20,6 +20,9 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 	x.pace.searched()
 	g := x.acquire()
 	defer g.release()
+	if v.Applied < g.sealedAt {
+		return dst, Stats{}, fmt.Errorf("%w: view of log index %d, collected at %d", ErrViewTooOld, v.Applied, g.sealedAt)
+	}
 	s := x.scratches.Get().(*scratch)
 	defer s.put(x)
 	s.visited = 0

@@ -89,6 +89,7 @@ var errorRules = [...]rule{
 
 	{index.ErrBadQuery, codes.InvalidArgument, "BAD_QUERY", classPermanent},
 	{index.ErrBadFilter, codes.InvalidArgument, "BAD_FILTER", classPermanent},
+	{index.ErrViewTooOld, codes.Unavailable, "VIEW_TOO_OLD", classNotApplied},
 
 	{ErrTooManyRequests, codes.ResourceExhausted, reasonBusy, classNotApplied},
 	{ErrBodyTooLarge, codes.ResourceExhausted, reasonTooLarge, classPermanent},

@@ -62,6 +62,7 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		{node.ErrOverloaded, codes.ResourceExhausted, 429, "OVERLOADED", "not_applied"},
 		{node.ErrFenced, codes.Unavailable, 503, "FENCED", "not_applied"},
 		{node.ErrTooStale, codes.Unavailable, 503, "TOO_STALE", "not_applied"},
+		{index.ErrViewTooOld, codes.Unavailable, 503, "VIEW_TOO_OLD", "not_applied"},
 		{node.ErrBadToken, codes.InvalidArgument, 400, "BAD_SESSION_TOKEN", "permanent"},
 		{node.ErrClosed, codes.Unavailable, 503, "SHUTTING_DOWN", "not_applied"},
 		{raftfsm.ErrCollectionNotFound, codes.NotFound, 404, "COLLECTION_NOT_FOUND", "permanent"},

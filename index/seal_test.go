@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/akidb/akidb/index/distance"
+)
+
+// A view from before a seal would miss what was deleted in between once the new
+// generation has taken over: it is refused, and a view from the seal on is not.
+func TestViewsFromBeforeASealAreRefused(t *testing.T) {
+	r := seeded(t, 77)
+	vectors := clustered(r, 300, 8, 3, 0.1)
+	x := open(t, Config{Dimension: 8, Metric: distance.L2}, &memory{})
+	for i, v := range vectors {
+		x.Append(Slot(i), v, nil)
+	}
+	const deletedAt, sealedAt = 1000, 1001
+	x.Delete(7, deletedAt)
+	old := View{Slots: 300, Applied: deletedAt - 1}
+	q := Query{Vector: vectors[7], K: 1, Exact: true}
+	if got, _ := search(t, x, q, old); got[0].Slot != 7 {
+		t.Fatalf("before the seal the old view finds %v, want slot 7", got)
+	}
+	x.Seal(2, sealedAt)
+	waitIdle(t, x)
+	if _, _, err := x.Search(t.Context(), q, old, nil); !errors.Is(err, ErrViewTooOld) {
+		t.Errorf("search of an old view: %v, want ErrViewTooOld", err)
+	}
+	if _, err := x.Count(t.Context(), nil, old); !errors.Is(err, ErrViewTooOld) {
+		t.Errorf("count of an old view: %v, want ErrViewTooOld", err)
+	}
+	if n, err := x.Count(t.Context(), nil, View{Slots: 300, Applied: sealedAt}); err != nil || n != 299 {
+		t.Errorf("count at the seal: %d, %v; want 299", n, err)
+	}
+}
