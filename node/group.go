@@ -479,6 +479,7 @@ func (g *group) setBroken(err error) {
 func (g *group) closeCore(c *raftCore) {
 	// Connections first: Raft's Shutdown waits for calls that sit on them.
 	c.stream.Close()
+	c.trans.cutPipelines()
 	c.drain()
 	if err := c.r.Shutdown().Error(); err != nil { // waits for Raft's goroutines
 		g.log.Warn("raft shutdown", "err", err)

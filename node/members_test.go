@@ -159,7 +159,9 @@ func TestMembersComeAndGoUnderLoad(t *testing.T) {
 	n1 := c.nodes["n1"]
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			if _, err := n1.Propose(context.Background(), put(fmt.Sprintf("w%d", written))); err != nil {
+			cmd := put(fmt.Sprintf("w%d", written))
+			cmd.RequestId = fmt.Sprintf("r%d", written)
+			if _, err := n1.Propose(context.Background(), cmd); err != nil {
 				failed = err
 				return
 			}

@@ -135,6 +135,9 @@ type groupTransport struct {
 	admit  func(rpc raft.RPC, forward func(raft.RPC)) bool
 	done   chan struct{}
 	wg     sync.WaitGroup
+
+	mu    sync.Mutex // guards pipes
+	pipes map[*trimmedPipeline]struct{}
 }
 
 var (
@@ -159,7 +162,7 @@ func newGroupTransport(s *streamLayer, addrs raft.ServerAddressProvider, log hcl
 	// The time-out of InstallSnapshot grows with the bytes of the stream, which
 	// is only the list of files here.
 	nt.TimeoutScale = 1
-	t := &groupTransport{NetworkTransport: nt, stream: s, out: make(chan raft.RPC), admit: admit, done: make(chan struct{})}
+	t := &groupTransport{NetworkTransport: nt, stream: s, out: make(chan raft.RPC), admit: admit, done: make(chan struct{}), pipes: make(map[*trimmedPipeline]struct{})}
 	t.wg.Go(t.forward)
 	return t
 }
@@ -210,7 +213,24 @@ func (t *groupTransport) AppendEntriesPipeline(id raft.ServerID, target raft.Ser
 	if err != nil {
 		return nil, err
 	}
-	return trimmedPipeline{p}, nil
+	tp := &trimmedPipeline{AppendPipeline: p, t: t}
+	t.mu.Lock()
+	t.pipes[tp] = struct{}{}
+	t.mu.Unlock()
+	return tp, nil
+}
+
+// cutPipelines ends what replication waits for; see trimmedPipeline.
+func (t *groupTransport) cutPipelines() {
+	t.mu.Lock()
+	pipes := make([]*trimmedPipeline, 0, len(t.pipes))
+	for p := range t.pipes {
+		pipes = append(pipes, p)
+	}
+	t.mu.Unlock()
+	for _, p := range pipes {
+		_ = p.Close()
+	}
 }
 
 // Close ends the transport and its connections. It is called by Raft too.
@@ -227,20 +247,33 @@ func (t *groupTransport) Close() error {
 	return err
 }
 
-type trimmedPipeline struct{ raft.AppendPipeline }
+// trimmedPipeline cuts requests, and ends when a request finds no room for
+// longer than any answer may take: when hashicorp/raft stops reading answers (a
+// newer term, a refusal) while it is sending, the sender waits for room that
+// nobody will make, replication to that member stands still, and a shutdown
+// waits for it for ever.
+type trimmedPipeline struct {
+	raft.AppendPipeline
+	t *groupTransport
+}
 
 // pipelineTimeout is more than the responses under way may take.
 const pipelineTimeout = 2 * raftRPCTimeout
 
-// AppendEntries gives up by closing the pipeline. Raft 1.8.0 stops reading
-// responses after the first refused one; if the sender was waiting for room at
-// that moment it waits for ever: the follower gets no entries in that term, and
-// Shutdown never ends. A closed pipeline makes Raft go on with single requests.
-func (p trimmedPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
+// AppendEntries gives up by closing the pipeline, which makes Raft go on with
+// single requests.
+func (p *trimmedPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
 	trimEntries(args)
 	t := time.AfterFunc(pipelineTimeout, func() { _ = p.AppendPipeline.Close() })
 	defer t.Stop()
 	return p.AppendPipeline.AppendEntries(args, resp)
+}
+
+func (p *trimmedPipeline) Close() error {
+	p.t.mu.Lock()
+	delete(p.t.pipes, p)
+	p.t.mu.Unlock()
+	return p.AppendPipeline.Close()
 }
 
 // trimEntries keeps at least one entry and at most maxAppendBytes of them.
