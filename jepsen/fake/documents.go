@@ -175,7 +175,7 @@ func (d *DB) Delete(_ context.Context, r *cv1.DeleteRequest) (*cv1.DeleteRespons
 func (d *DB) Batch(_ context.Context, r *cv1.BatchRequest) (*cv1.BatchResponse, error) {
 	return write(d, r.GetRequestId(), func(s *state, index uint64) (*cv1.BatchResponse, error) {
 		for i, op := range r.GetOps() {
-			if i > 0 && d.fault == HalfBatch && d.chance(0.1) {
+			if i > 0 && d.fault == HalfBatch && d.warm() && d.chance(0.1) {
 				break
 			}
 			var err error
