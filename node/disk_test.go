@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/go-hclog"
@@ -65,15 +66,25 @@ func TestLogSurvivesFailingWrites(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 2))
-			failing := false
+			var mu sync.Mutex // the log writes in background too
+			failing, faults := false, rand.New(rand.NewPCG(seed, 3))
+			fail := func(on bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				failing = on
+			}
 			mem := storage.NewCrashFS()
 			mount := func() storage.FS {
-				return storage.FailingFS(mem, func(write bool, _, _ string) bool { return write && failing && rng.IntN(12) == 0 })
+				return storage.FailingFS(mem, func(write bool, _, _ string) bool {
+					mu.Lock()
+					defer mu.Unlock()
+					return write && failing && faults.IntN(12) == 0
+				})
 			}
 			disk := mount()
 			last := uint64(0)
 			for range 25 {
-				failing = false
+				fail(false)
 				log, err := openLogStore(disk, "/data", logStoreWAL, hclog.NewNullLogger())
 				if err != nil {
 					t.Fatal(err)
@@ -84,7 +95,7 @@ func TestLogSurvivesFailingWrites(t *testing.T) {
 				}
 				last = hi
 				checkLog(t, log, 1, last)
-				failing = true
+				fail(true)
 				for range rng.IntN(60) {
 					batch := make([]*raft.Log, 1+rng.IntN(4))
 					for i := range batch {
@@ -95,7 +106,7 @@ func TestLogSurvivesFailingWrites(t *testing.T) {
 					}
 					last += uint64(len(batch))
 				}
-				failing = false
+				fail(false)
 				if rng.IntN(3) == 0 {
 					mem = mem.CrashClone(storage.CrashConfig{UnsyncedDataPercent: []int{0, 50, 100}[rng.IntN(3)], RNG: rng})
 				}
