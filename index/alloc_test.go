@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !race
+
+package index
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/akidb/akidb/index/distance"
+)
+
+// Goal: a search allocates nothing, with and without a filter on the walk.
+//
+// Not under the race detector, whose sync.Pool drops items at random.
+func TestSearchDoesNotAllocate(t *testing.T) {
+	r := seeded(t, 91)
+	vectors := clustered(r, 4000, 16, 8, 0.5)
+	x := open(t, Config{Dimension: 16, Metric: distance.Cosine}, &memory{})
+	for i, v := range vectors {
+		x.Append(Slot(i), v, fmt.Appendf(nil, `{"n":%d}`, i%100))
+	}
+	waitIdle(t, x)
+	dst := make([]Result, 0, 10)
+	ctx := context.Background()
+	view := View{Slots: 4000, Applied: 1}
+	for name, q := range map[string]Query{
+		"graph": {K: 10},
+		"exact": {K: 10, Exact: true},
+	} {
+		i := 0
+		got := testing.AllocsPerRun(200, func() {
+			q.Vector = vectors[i%100]
+			i++
+			if _, _, err := x.Search(ctx, q, view, dst); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if got >= 1 {
+			t.Errorf("%s: %.2f allocations", name, got)
+		}
+	}
+}
