@@ -25,7 +25,7 @@ var arrows = []struct {
 }{
 	{"cmd", []string{"*"}, "the binary wires everything together"},
 	{"sim", nil, "it is all tests; what those import is not production code"},
-	{"jepsen", []string{"client", "rpc/akidbpb"}, "the harness sees what a user sees; anything else would hide faults of the API"},
+	{"jepsen", []string{"client", "rpc/akidbpb", "internal/localport"}, "the harness sees what a user sees; anything else would hide faults of the API"},
 	{"client", []string{"rpc/akidbpb"}, "people import it; it must not drag Raft and storage into their programs"},
 	{"rpc/akidbpb", nil, "the protocol is generated and depends on nothing of ours"},
 	{"rpc", []string{"rpc/akidbpb", "node", "raftfsm", "index", "auth"}, "the API stands above the node and knows neither binary nor client"},
@@ -36,6 +36,7 @@ var arrows = []struct {
 	{"index/distance", nil, "kernels know nothing of graphs"},
 	{"index", []string{"index/distance"}, "the index is derived from state it must not know the keeping of"},
 	{"internal/storage", nil, "the keyspace knows nothing of documents"},
+	{"internal/localport", nil, "it finds ports and opens none"},
 	{"", nil, "the root holds documentation and tests over the whole module"},
 }
 

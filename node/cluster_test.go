@@ -17,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/akidb/akidb/internal/localport"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 )
 
@@ -62,12 +63,12 @@ func startCluster(t *testing.T, size int, conf func(*Config)) *cluster {
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	r, err := localport.Reserve(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Cleanup(r.Close)
+	return r.Addr(0)
 }
 
 func (c *cluster) config(name string) Config {

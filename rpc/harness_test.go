@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/akidb/akidb/internal/localport"
 	"github.com/akidb/akidb/node"
 	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
@@ -45,9 +46,12 @@ func listen(t testing.TB) net.Listener {
 
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	lis := listen(t)
-	defer lis.Close()
-	return lis.Addr().String()
+	r, err := localport.Reserve(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r.Addr(0)
 }
 
 // newBench opens a cluster of one and waits until it serves.

@@ -7,12 +7,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os/exec"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/akidb/akidb/internal/localport"
 )
 
 // network is what the nodes are connected by: namespaces with nftables, or
@@ -242,45 +243,24 @@ type loopback struct {
 	pairs *pairs
 	pids  func() map[int]string
 
-	mu      sync.Mutex // guards proxies
+	mu      sync.Mutex // guards the following
 	proxies []*proxy
+	ports   []*localport.Reservation
 }
 
 func newLoopback(pids func() map[int]string) *loopback {
 	return &loopback{pairs: newPairs(), pids: pids}
 }
 
-// freePorts finds ports that nobody listens on, below the range the kernel draws
-// the ports of outgoing connections from.
-func freePorts(n int) ([]int, error) {
-	var lns []net.Listener
-	var ports []int
-	defer func() {
-		for _, ln := range lns {
-			ln.Close()
-		}
-	}()
-	for tries := 0; len(ports) < n; tries++ {
-		if tries == 1000 {
-			return nil, errors.New("cluster: no free ports")
-		}
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(18000)))
-		if err != nil {
-			continue
-		}
-		lns = append(lns, ln)
-		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
-}
-
 func (x *loopback) place(n *Node) error {
-	p, err := freePorts(4)
+	p, err := localport.Reserve(4)
 	if err != nil {
 		return err
 	}
-	at := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
-	n.RESTAddr, n.GRPCAddr, n.MetricsAddr, n.RaftAddr = at(p[0]), at(p[1]), at(p[2]), at(p[3])
+	x.mu.Lock()
+	x.ports = append(x.ports, p)
+	x.mu.Unlock()
+	n.RESTAddr, n.GRPCAddr, n.MetricsAddr, n.RaftAddr = p.Addr(0), p.Addr(1), p.Addr(2), p.Addr(3)
 	px, err := newProxy("127.0.0.1:0", n.ID, n.RaftAddr, x.pairs, func(c net.Conn) string { return ownerOf(c, x.pids()) }, nil)
 	if err != nil {
 		return err
@@ -320,6 +300,9 @@ func (x *loopback) close() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, p := range x.proxies {
+		p.Close()
+	}
+	for _, p := range x.ports {
 		p.Close()
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 
 	"github.com/akidb/akidb/client"
 	"github.com/akidb/akidb/cmd/akidb/internal/certs"
+	"github.com/akidb/akidb/internal/localport"
 )
 
 // maxNodes bounds what a single machine is asked to run.
@@ -41,6 +42,7 @@ type Cluster struct {
 
 	opt     Options
 	layout  layout
+	ports   *localport.Reservation // of a new cluster; nil for a resumed one
 	spawner *spawner
 }
 
@@ -108,12 +110,11 @@ func (c *Cluster) plan() error {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // does not fail
 	c.layout.GossipKey = base64.StdEncoding.EncodeToString(key)
-	ports, err := freePorts(5 * c.opt.Nodes)
-	if err != nil {
+	if c.ports, err = localport.Reserve(5 * c.opt.Nodes); err != nil {
 		return err
 	}
 	for i := range c.opt.Nodes {
-		addr := func(k int) string { return fmt.Sprintf("127.0.0.1:%d", ports[5*i+k]) }
+		addr := func(k int) string { return c.ports.Addr(5*i + k) }
 		c.layout.Nodes = append(c.layout.Nodes, &Node{ID: fmt.Sprintf("n%d", i+1),
 			REST: addr(0), GRPC: addr(1), Raft: addr(2), Gossip: addr(3), Metrics: addr(4)})
 	}
@@ -213,6 +214,9 @@ func (c *Cluster) Close(ctx context.Context) error {
 		errs = append(errs, n.wait(ctx))
 	}
 	c.spawner.close()
+	if c.ports != nil {
+		c.ports.Close()
+	}
 	return errors.Join(errs...)
 }
 
