@@ -3,7 +3,6 @@
 package index
 
 import (
-	"cmp"
 	"math"
 	"slices"
 	"sync"
@@ -56,6 +55,9 @@ type buildWorker struct {
 	chosenKeys,
 	keys []uint32
 	merged []uint64
+	links  []uint32      // of a row, with the new ones
+	rest   []uint64      // of the candidates of a row, those still to be looked at
+	old    []uint32      // closed links that stay
 	pairs  measure       // of a candidate with those chosen
 	debt   time.Duration // worked since the last rest
 }
@@ -156,7 +158,12 @@ func (b *builder) prepare(from, to uint32) bool {
 		for v := from; v < to; v++ {
 			radius = max(radius, *(*float32)(g.norms.row(v)))
 		}
-		g.radius.Store(math.Float32bits(radius))
+		if bits := math.Float32bits(radius); bits != g.radius.Load() {
+			g.radius.Store(bits)
+			if !g.coded() {
+				g.graph.openRows(from) // the lifts have changed
+			}
+		}
 	}
 	return true
 }
@@ -218,6 +225,7 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 	}
 	g.poor = poor
 	g.codes.Store(fresh)
+	g.graph.openRows(g.graphed.Load())
 	codes.release()
 	return true
 }
@@ -294,91 +302,11 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 		}
 		w.choose(g, v, w.pool.items, g.graph.width(layer))
 		setRow(g.graph.row(v, layer), w.chosen)
+		if layer == 0 {
+			g.graph.setClosed(v, len(w.chosen))
+		}
 		for _, u := range w.chosen {
 			w.edges = append(w.edges, edge{uint32(layer), u, v})
 		}
-	}
-}
-
-// choose picks up to limit links out of ascending candidates: one is taken if it
-// is nearer to the vertex than to any taken before, with some tolerance (HNSW,
-// algorithm 4; the tolerance is Vamana's). A full row and a tolerance of 1.25 on
-// squared distances gave the best recall for the vertices visited on sets of 64
-// to 784 dimensions; M links and no tolerance, as HNSW has it, needs a tenth
-// more and finds a third less by inner product.
-// At most half of them may be the vertex's equals, chosen by hash: in a crowd of
-// equal vectors the lowest would have all links, and the crowd none to elsewhere.
-func (w *buildWorker) choose(g *generation, of uint32, candidates []uint64, limit int) {
-	w.chosen = w.chosen[:0]
-	equals := 0
-	for equals < len(candidates) && candidateKey(candidates[equals]) == g.zeroKey() {
-		equals++
-	}
-	if equals > limit/2 {
-		slices.SortFunc(candidates[:equals], func(a, b uint64) int {
-			return cmp.Compare(mix(uint64(of)<<32|uint64(candidateVertex(a))), mix(uint64(of)<<32|uint64(candidateVertex(b))))
-		})
-		copy(candidates[limit/2:], candidates[equals:])
-		candidates = candidates[:len(candidates)-equals+limit/2]
-	}
-	if len(candidates) <= 1 {
-		for _, c := range candidates {
-			w.chosen = append(w.chosen, candidateVertex(c))
-		}
-		return
-	}
-	m := &w.pairs
-	var keys [16]uint32
-	for _, c := range candidates {
-		v, key := candidateVertex(c), candidateKey(c)
-		good := true
-		g.buildMeasure(m, v)
-		for done := 0; done < len(w.chosen) && good; {
-			part := w.chosen[done:min(done+4, len(w.chosen))]
-			m.keys(part, keys[:])
-			for _, k := range keys[:len(part)] {
-				good = good && m.apart(k, key)
-			}
-			done += len(part)
-		}
-		if !good {
-			continue
-		}
-		w.chosen = append(w.chosen, v)
-		if len(w.chosen) == limit {
-			return
-		}
-	}
-}
-
-// link adds the links back of one target, all of one layer.
-func (b *builder) link(w *buildWorker, edges []edge, from uint32) {
-	g := b.g
-	target, layer := edges[0].target, int(edges[0].layer)
-	row := g.graph.row(target, layer)
-	n := rowLen(row)
-	if target < from {
-		w.hash.sub(rowHash(target, layer, row[:n]))
-	}
-	w.ids = append(w.ids[:0], row[:n]...)
-	for _, e := range edges {
-		w.ids = append(w.ids, e.source)
-	}
-	links := w.ids
-	if len(links) > len(row) {
-		g.buildMeasure(&w.measure, target)
-		w.keys = slices.Grow(w.keys[:0], len(links))[:len(links)]
-		w.measure.keys(links, w.keys)
-		w.merged = w.merged[:0]
-		for i, u := range links {
-			w.merged = append(w.merged, candidate(w.keys[i], u))
-		}
-		slices.Sort(w.merged)
-		w.choose(g, target, w.merged, len(row))
-		links = w.chosen
-	}
-	setRow(row, links)
-	if target < from {
-		w.hash.add(rowHash(target, layer, links))
 	}
 }

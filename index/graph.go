@@ -32,6 +32,11 @@ type graph struct {
 	upper    *arena        // m links per vertex and upper layer
 	upperRow *arena        // per vertex, its first row in upper
 	uppers   atomic.Uint32 // rows of upper in use
+	// closed is, per vertex, how many links at the beginning of its row on layer
+	// 0 are known to be an outcome of choose: nearest first, and none too near to
+	// another. It spares the builder comparisons, never decides anything, and is
+	// not kept across restarts.
+	closed *arena
 	// entry packs the top level (high word) and the entry vertex.
 	entry atomic.Uint64
 	hash  digest // sum of rowHash over all rows
@@ -51,6 +56,10 @@ func newGraph(m int) (*graph, error) {
 		g.free()
 		return nil, err
 	}
+	if g.closed, err = newArena(1); err != nil {
+		g.free()
+		return nil, err
+	}
 	return g, nil
 }
 
@@ -58,6 +67,7 @@ func (g *graph) free() {
 	g.links.free()
 	g.upper.free()
 	g.upperRow.free()
+	g.closed.free()
 }
 
 // level is the highest layer of vertex v, a pure function: one vertex in m
@@ -101,6 +111,7 @@ func (g *graph) row(v uint32, layer int) []uint32 {
 func (g *graph) addVertices(a, b uint32) {
 	g.links.grow(int(b))
 	g.upperRow.grow(int(b))
+	g.closed.grow(int(b))
 	for v := a; v < b; v++ {
 		row := g.row(v, 0)
 		for i := range row {
@@ -118,6 +129,21 @@ func (g *graph) addVertices(a, b uint32) {
 		}
 		g.uppers.Store(first + l)
 	}
+}
+
+// maxClosed is the most that a byte can say; less than the truth is no harm.
+const maxClosed = 255
+
+func (g *graph) setClosed(v uint32, links int) {
+	*(*uint8)(g.closed.row(v)) = uint8(min(links, maxClosed))
+}
+
+func (g *graph) closedLinks(v uint32) int { return int(*(*uint8)(g.closed.row(v))) }
+
+// openRows forgets what is known of the rows below n, because distances between
+// vertices have changed.
+func (g *graph) openRows(n uint32) {
+	clear(u8At(g.closed.base, int(n)))
 }
 
 // setRow replaces a row, none-padded, seen by concurrent searches word by word.

@@ -367,7 +367,7 @@ func (x *Index) memory(g *generation) Memory {
 	return Memory{
 		Vectors: vectors * int64(g.vectors.stride),
 		Codes:   codes,
-		Graph: graphed*int64(g.graph.links.stride+g.graph.upperRow.stride) +
+		Graph: graphed*int64(g.graph.links.stride+g.graph.upperRow.stride+g.graph.closed.stride) +
 			int64(g.graph.uppers.Load())*int64(g.graph.upper.stride),
 		Payload: x.payload.bytes(),
 		Slots:   n * int64(g.slots.stride+g.deadAt.stride),
