@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,8 +28,8 @@ func runFlags(fs *flag.FlagSet, o *harness.Options) {
 	fs.DurationVar(&o.Time, "time", 60*time.Second, "how long a workload runs")
 	fs.Uint64Var(&o.Seed, "seed", 0, "seed of workload and schedule (0: drawn)")
 	fs.IntVar(&o.Nodes, "nodes", 3, "nodes of the cluster: 3 or 5")
-	fs.IntVar(&o.Workers, "workers", 8, "concurrent clients")
-	fs.IntVar(&o.Rate, "rate", 150, "operations a second of all clients together")
+	fs.IntVar(&o.Workers, "workers", 0, "concurrent clients of each workload (0: 8, or 4 where several run together)")
+	fs.IntVar(&o.Rate, "rate", 0, "operations a second of all clients together (0: 150, or 20 for each of several workloads)")
 	fs.DurationVar(&o.OpTimeout, "op-timeout", 5*time.Second, "deadline of an operation")
 	fs.StringVar(&o.Bin, "bin", "", "folder to keep built binaries in for other runs (remove it after changes)")
 	fs.StringVar(&o.Binary, "binary", "", "server to run instead of building one")
@@ -73,7 +74,7 @@ func runOne(ctx context.Context, args []string) (int, error) {
 	fs := flag.NewFlagSet("run", flag.ContinueOnError)
 	o := harness.Options{Log: os.Stderr}
 	runFlags(fs, &o)
-	fs.StringVar(&o.Workload, "workload", "register", "what the clients do")
+	fs.StringVar(&o.Workload, "workload", "register", "what the clients do: several with commas, or all")
 	fs.StringVar(&o.Nemesis, "nemesis", "none", "what goes wrong, several with commas")
 	fs.StringVar(&o.Out, "out", "", "report folder (default jepsen-reports/WORKLOAD-NEMESIS-SEED)")
 	if err := parse(fs, args); err != nil {
@@ -83,31 +84,43 @@ func runOne(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return 2, err
 	}
-	for _, r := range out.Results {
-		fmt.Printf("%-14s %-8s anomalies=%d %v %s\n", r.Checker, r.Verdict, r.Total, r.Stats, r.Note)
-		for i, a := range r.Anomalies {
-			if i == 3 {
-				break
-			}
-			fmt.Printf("  %s: %s\n", a.Kind, a.Detail)
-			for _, op := range a.Ops {
-				fmt.Printf("    %.300s\n", op)
-			}
-		}
-	}
+	printOutcome(out)
 	fmt.Println("report:", o.Out)
 	fmt.Println("replay:", o.Replay())
 	fmt.Println(out.Line(o.Seed))
 	return out.Status(), nil
 }
 
+// printOutcome shows every result with its first anomalies.
+func printOutcome(out *harness.Outcome) {
+	for _, p := range out.Parts {
+		fmt.Println(p.PartLine())
+		printOutcome(p)
+	}
+	for _, r := range out.Results {
+		fmt.Printf("  %-14s %-8s anomalies=%d %v %s\n", r.Checker, r.Verdict, r.Total, r.Stats, r.Note)
+		for i, a := range r.Anomalies {
+			if i == 3 {
+				break
+			}
+			fmt.Printf("    %s: %s\n", a.Kind, a.Detail)
+			for _, op := range a.Ops {
+				fmt.Printf("      %.300s\n", op)
+			}
+		}
+	}
+}
+
 // runAndReport runs once and writes the report.
 func runAndReport(ctx context.Context, o *harness.Options) (*harness.Outcome, *report.Figures, error) {
+	if err := o.Complete(); err != nil {
+		return nil, nil, err
+	}
 	if o.Seed == 0 {
 		o.Seed = 1 + rand.Uint64N(1<<31)
 	}
 	if o.Out == "" {
-		o.Out = filepath.Join("jepsen-reports", fmt.Sprintf("%s-%s-%d", o.Workload, strings.ReplaceAll(o.Nemesis, ",", "+"), o.Seed))
+		o.Out = filepath.Join("jepsen-reports", fmt.Sprintf("%s-%s-%d", strings.ReplaceAll(o.Workload, ",", "+"), strings.ReplaceAll(o.Nemesis, ",", "+"), o.Seed))
 	}
 	abs, err := filepath.Abs(o.Out)
 	if err != nil {
@@ -140,7 +153,7 @@ func show(_ context.Context, args []string) (int, error) {
 	return 0, err
 }
 
-// recheck judges a history from a file: the checkers may have become better.
+// recheck judges histories from files: the checkers may have become better.
 func recheck(_ context.Context, args []string) (int, error) {
 	fs := flag.NewFlagSet("check", flag.ContinueOnError)
 	name := fs.String("workload", "", "what the clients did (default: from verdict.json beside the history)")
@@ -149,43 +162,63 @@ func recheck(_ context.Context, args []string) (int, error) {
 		return 2, err
 	}
 	if fs.NArg() != 1 {
-		return 2, errors.New("check: give one history")
+		return 2, errors.New("check: give one history, or the folder of one or of several workloads")
 	}
-	file := fs.Arg(0)
-	if st, err := os.Stat(file); err == nil && st.IsDir() {
-		file = filepath.Join(file, "history.jsonl")
+	files, err := historiesIn(fs.Arg(0))
+	if err != nil {
+		return 2, err
 	}
+	var parts []*harness.Outcome
+	var seed uint64
+	for _, file := range files {
+		var part *harness.Outcome
+		if part, seed, err = recheckFile(file, *name, *timeout); err != nil {
+			return 2, fmt.Errorf("check %s: %w", file, err)
+		}
+		parts = append(parts, part)
+	}
+	out := harness.Combine(parts, nil, nil)
+	printOutcome(out)
+	fmt.Println(out.Line(seed))
+	return out.Status(), nil
+}
+
+// historiesIn finds the histories of a run: of one workload in the folder itself,
+// of several one folder below.
+func historiesIn(path string) ([]string, error) {
+	if st, err := os.Stat(path); err != nil || !st.IsDir() {
+		return []string{path}, err
+	}
+	const name = "history.jsonl"
+	if _, err := os.Stat(filepath.Join(path, name)); err == nil {
+		return []string{filepath.Join(path, name)}, nil
+	}
+	files, err := filepath.Glob(filepath.Join(path, "*", name))
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("check: neither %s nor a folder in it holds a %s", path, name)
+	}
+	return files, err
+}
+
+// recheckFile judges one history; the seed is that of its run, if it is known.
+func recheckFile(file, name string, timeout time.Duration) (*harness.Outcome, uint64, error) {
 	var old struct {
 		Workload string
 		Seed     uint64
 	}
 	if b, err := os.ReadFile(filepath.Join(filepath.Dir(file), "verdict.json")); err == nil {
 		if err := json.Unmarshal(b, &old); err != nil {
-			return 2, err
+			return nil, 0, err
 		}
 	}
-	if *name == "" {
-		*name = old.Workload
-	}
-	w, err := workload.Find(*name)
+	w, err := workload.Find(cmp.Or(name, old.Workload))
 	if err != nil {
-		return 2, err
+		return nil, 0, err
 	}
 	events, err := history.ReadFile(file)
 	if err != nil {
-		return 2, err
+		return nil, 0, err
 	}
-	out, err := harness.Judge(w, events, harness.Options{CheckTimeout: *timeout})
-	if err != nil {
-		return 2, err
-	}
-	for _, r := range out.Results {
-		b, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return 2, err
-		}
-		fmt.Println(string(b))
-	}
-	fmt.Println(out.Line(old.Seed))
-	return out.Status(), nil
+	out, err := harness.Judge(w, events, harness.Options{CheckTimeout: timeout})
+	return out, old.Seed, err
 }

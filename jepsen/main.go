@@ -14,11 +14,12 @@ import (
 
 const usage = `usage:
   jepsen list
-  jepsen run -workload W -nemesis N[,N] [-time 60s] [-seed S]   one run
+  jepsen run -workload W[,W]|all -nemesis N[,N] [-time 60s] [-seed S]   one run
   jepsen matrix [-workloads W,..] [-nemeses N,..] [-time 60s] [-budget 2h]
+                                    all workloads together under each nemesis
   jepsen mutants [-only NAME]       broken builds that must be caught
   jepsen report DIR                 what a run showed
-  jepsen check [-workload W] HISTORY   judge a history again
+  jepsen check [-workload W] HISTORY|DIR   judge histories again
 
 The exit status is 0 for valid, 1 for invalid, 2 for unknown or an error.
 Run it in the root of the module. As root every node gets a network namespace.

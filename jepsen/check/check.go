@@ -77,14 +77,20 @@ func (r *Result) unsure(note string) {
 func Merge(results []*Result) Verdict {
 	v := Valid
 	for _, r := range results {
-		switch {
-		case r.Verdict == Invalid:
-			return Invalid
-		case r.Verdict == Unknown:
-			v = Unknown
-		}
+		v = Worse(v, r.Verdict)
 	}
 	return v
+}
+
+// Worse is the worse of two verdicts: invalid beats unknown beats valid.
+func Worse(a, b Verdict) Verdict {
+	switch {
+	case a == Invalid || b == Invalid:
+		return Invalid
+	case a == Unknown || b == Unknown:
+		return Unknown
+	}
+	return Valid
 }
 
 // Observed is a checker's own guard: a history in which nothing was read and

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package harness runs a workload against a cluster under nemeses, and judges
-// the history.
+// Package harness runs workloads against a cluster under nemeses, and judges
+// their histories.
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -27,13 +27,16 @@ import (
 
 // Options of a run.
 type Options struct {
-	Workload string
+	Workload string // names with commas between; "all"
 	Nemesis  string // names with commas between
 	Time     time.Duration
 	Seed     uint64
 	Nodes    int
-	Workers  int
-	// Rate is how many operations a second all workers together try.
+	// Workers is how many clients each workload has; 0: 8, or 4 if several
+	// workloads share the cluster.
+	Workers int
+	// Rate is how many operations a second all workers of all workloads together
+	// try; 0: 150, or 20 for each of several workloads.
 	Rate      int
 	OpTimeout time.Duration
 	// Out is the report folder.
@@ -55,24 +58,37 @@ type Options struct {
 	Log          io.Writer
 }
 
-// Outcome of a run.
-type Outcome struct {
-	Verdict check.Verdict   `json:"verdict"`
-	Counts  history.Counts  `json:"counts"`
-	Results []*check.Result `json:"results"`
-	Events  []history.Event `json:"-"`
-	Exits   []cluster.Exit  `json:"exits,omitempty"`
+// Complete fills in what was left to the number of workloads.
+func (o *Options) Complete() error {
+	list, err := workload.FindAll(o.Workload)
+	if err != nil {
+		return err
+	}
+	workers, rate := 8, 150
+	if len(list) > 1 {
+		workers, rate = 4, 20*len(list)
+	}
+	o.Workers, o.Rate = cmp.Or(o.Workers, workers), cmp.Or(o.Rate, rate)
+	return nil
+}
+
+// lane is one workload of a run with its own history.
+type lane struct {
+	w      *workload.Workload
+	dir    string // where its history and timeline go
+	file   *os.File
+	rec    *history.Recorder
+	driver *workload.Driver
 }
 
 // runner is one run.
 type runner struct {
 	o       Options
-	w       *workload.Workload
+	lanes   []*lane
 	nemeses []*nemesis.Nemesis
 	needs   nemesis.Needs
 	c       *cluster.Cluster
 	admin   *admin
-	rec     *history.Recorder
 	closers []func()
 	extra   []*check.Result
 }
@@ -88,21 +104,14 @@ const (
 // Run runs once. The error is about the harness; what the database did wrong is
 // in the outcome. Whatever happens, nothing stays behind but the report folder.
 func Run(ctx context.Context, o Options) (out *Outcome, err error) {
-	r := &runner{o: o}
-	if r.w, err = workload.Find(o.Workload); err != nil {
+	if err := o.Complete(); err != nil {
 		return nil, err
 	}
+	r := &runner{o: o}
 	if r.nemeses, err = nemesis.Find(o.Nemesis); err != nil {
 		return nil, err
 	}
 	if r.needs, err = nemesis.Merge(r.nemeses); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(o.Out, 0o755); err != nil {
-		return nil, err
-	}
-	f, err := os.Create(filepath.Join(o.Out, "history.jsonl"))
-	if err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -112,19 +121,62 @@ func Run(ctx context.Context, o Options) (out *Outcome, err error) {
 		if r.c != nil {
 			err = errors.Join(err, r.c.Close())
 		}
-		if r.rec != nil {
-			err = errors.Join(err, r.rec.Close())
+		for _, l := range r.lanes {
+			err = errors.Join(err, l.close())
 		}
-		err = errors.Join(err, f.Close())
 	}()
+	if err := r.openLanes(); err != nil {
+		return nil, err
+	}
 	if err := r.start(ctx); err != nil {
 		return nil, err
 	}
-	r.rec = history.NewRecorder(f)
+	began := time.Now()
+	for _, l := range r.lanes {
+		l.rec = history.NewRecorderSince(began, l.file)
+	}
 	if err := r.drive(ctx); err != nil {
 		return nil, err
 	}
 	return r.judge()
+}
+
+// openLanes makes the history files: in the report folder itself if there is one
+// workload, else in a folder for each.
+func (r *runner) openLanes() error {
+	list, err := workload.FindAll(r.o.Workload)
+	if err != nil {
+		return err
+	}
+	for _, w := range list {
+		l := &lane{w: w, dir: r.o.Out}
+		if len(list) > 1 {
+			l.dir = filepath.Join(r.o.Out, w.Name)
+		}
+		if err := os.MkdirAll(l.dir, 0o755); err != nil {
+			return err
+		}
+		if l.file, err = os.Create(filepath.Join(l.dir, "history.jsonl")); err != nil {
+			return err
+		}
+		r.lanes = append(r.lanes, l)
+	}
+	return nil
+}
+
+func (l *lane) close() error {
+	var errs []error
+	if l.rec != nil {
+		errs = append(errs, l.rec.Close())
+	}
+	return errors.Join(append(errs, l.file.Close())...)
+}
+
+// record adds an event that is not of one workload to every history.
+func (r *runner) record(e history.Event) {
+	for _, l := range r.lanes {
+		l.rec.Add(e)
+	}
 }
 
 func (r *runner) logf(format string, args ...any) {
@@ -133,7 +185,7 @@ func (r *runner) logf(format string, args ...any) {
 	}
 }
 
-// start builds what is needed, starts the cluster and prepares the workload.
+// start builds what is needed, starts the cluster and prepares the workloads.
 func (r *runner) start(ctx context.Context) error {
 	root := os.Getuid() == 0
 	if (r.needs.Root || r.needs.Namespaces) && !root {
@@ -174,7 +226,7 @@ func (r *runner) start(ctx context.Context) error {
 	return r.prepare(ctx)
 }
 
-// prepare waits for a leader and sets the workload up.
+// prepare waits for a leader and sets the workloads up.
 func (r *runner) prepare(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, setupLimit)
 	defer cancel()
@@ -188,30 +240,28 @@ func (r *runner) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for {
-		if err = r.w.Setup(ctx, conn); err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("set %s up: %w", r.w.Name, err)
-		case <-time.After(200 * time.Millisecond):
+	for _, l := range r.lanes {
+		for {
+			if err = l.w.Setup(ctx, conn); err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("set %s up: %w", l.w.Name, err)
+			case <-time.After(200 * time.Millisecond):
+			}
 		}
 	}
+	return nil
 }
 
-// connect opens a connection of the workload's kind.
+// connect opens a connection by the Go client.
 func (r *runner) connect(nodes []*cluster.Node, pin bool) (workload.DB, error) {
-	var grpc, rest []string
+	var addrs []string
 	for _, n := range nodes {
-		grpc, rest = append(grpc, n.GRPCAddr), append(rest, n.RESTAddr)
+		addrs = append(addrs, n.GRPCAddr)
 	}
-	if r.w.REST {
-		c := restapi.New(rest, r.c.TLS(), r.o.APIKey)
-		r.closers = append(r.closers, c.Close)
-		return c, nil
-	}
-	c, err := client.Open(client.Config{Endpoints: grpc, TLS: r.c.TLS(), Timeout: r.o.OpTimeout, Pin: pin, APIKey: r.o.APIKey, ConnsPerEndpoint: 1})
+	c, err := client.Open(client.Config{Endpoints: addrs, TLS: r.c.TLS(), Timeout: r.o.OpTimeout, Pin: pin, APIKey: r.o.APIKey, ConnsPerEndpoint: 1})
 	if err != nil {
 		return nil, err
 	}
@@ -219,68 +269,110 @@ func (r *runner) connect(nodes []*cluster.Node, pin bool) (workload.DB, error) {
 	return c, nil
 }
 
-// driver connects the workers: every third fails over among all nodes, the
-// others are pinned to a node each.
-func (r *runner) driver() (*workload.Driver, error) {
-	nodes := r.c.Nodes()
-	var pinned []workload.Conn
+// connectREST opens a connection by the client of the REST contract.
+func (r *runner) connectREST(nodes []*cluster.Node, _ bool) (workload.DB, error) {
+	var addrs []string
 	for _, n := range nodes {
-		db, err := r.connect([]*cluster.Node{n}, true)
+		addrs = append(addrs, n.RESTAddr)
+	}
+	c := restapi.New(addrs, r.c.TLS(), r.o.APIKey)
+	r.closers = append(r.closers, c.Close)
+	return c, nil
+}
+
+// conns are the connections that the workers of one kind share: one to each
+// node, and one that fails over among all.
+type conns struct {
+	pinned  []workload.Conn
+	roaming workload.Conn
+}
+
+func (r *runner) connectAll(open func([]*cluster.Node, bool) (workload.DB, error)) (*conns, error) {
+	var c conns
+	nodes := r.c.Nodes()
+	for _, n := range nodes {
+		db, err := open([]*cluster.Node{n}, true)
 		if err != nil {
 			return nil, err
 		}
-		pinned = append(pinned, workload.Conn{DB: db, Node: n.ID})
+		c.pinned = append(c.pinned, workload.Conn{DB: db, Node: n.ID})
 	}
-	roaming, err := r.connect(nodes, false)
-	if err != nil {
-		return nil, err
-	}
-	return workload.NewDriver(r.w, workload.DriveConfig{
-		Seed: r.o.Seed, Workers: r.o.Workers, OpTimeout: r.o.OpTimeout,
-		Interval: time.Duration(r.o.Workers) * time.Second / time.Duration(r.o.Rate),
-		Home: func(worker int) workload.Conn {
-			if worker%2 == 1 {
-				return workload.Conn{DB: roaming}
+	db, err := open(nodes, false)
+	c.roaming = workload.Conn{DB: db}
+	return &c, err
+}
+
+// drivers makes the driver of each lane. Every other worker fails over among all
+// nodes, the others are pinned to a node each.
+func (r *runner) drivers() error {
+	var grpc, rest *conns
+	var err error
+	for i, l := range r.lanes {
+		c := &grpc
+		open := r.connect
+		if l.w.REST {
+			c, open = &rest, r.connectREST
+		}
+		if *c == nil {
+			if *c, err = r.connectAll(open); err != nil {
+				return err
 			}
-			return pinned[worker/2%len(pinned)]
-		},
-		Pinned: pinned,
-	}, r.rec), nil
+		}
+		use := *c
+		l.driver = workload.NewDriver(l.w, workload.DriveConfig{
+			Seed: r.o.Seed, Workers: r.o.Workers, OpTimeout: r.o.OpTimeout,
+			Interval: time.Duration(r.o.Workers*len(r.lanes)) * time.Second / time.Duration(r.o.Rate),
+			Home: func(worker int) workload.Conn {
+				if worker%2 == 1 {
+					return use.roaming
+				}
+				// The lanes begin at different nodes: else few workers would all sit
+				// on the first ones.
+				return use.pinned[(worker/2+i)%len(use.pinned)]
+			},
+			Pinned: use.pinned,
+		}, l.rec)
+	}
+	return nil
 }
 
 // note records what a part of the harness saw.
 func (r *runner) note(format string, args ...any) {
 	msg := fmt.Sprintf(format, args...)
 	r.logf("%s", msg)
-	r.rec.Add(history.Event{Type: history.Info, Process: history.NemesisProcess, F: "note", Value: history.Value{Note: msg}})
+	r.record(history.Event{Type: history.Info, Process: history.NemesisProcess, F: "note", Value: history.Value{Note: msg}})
 }
 
-// drive runs workload and nemeses, heals, and does the last reads.
+// drive runs workloads and nemeses, heals, and does the last reads.
 func (r *runner) drive(ctx context.Context) error {
-	d, err := r.driver()
-	if err != nil {
+	if err := r.drivers(); err != nil {
 		return err
 	}
 	env := &nemesis.Env{Cluster: r.c, Admin: r.admin, Note: r.note}
 	if r.needs.Clock {
 		env.ClockFile = (*cluster.Node).ClockFile
 	}
-	r.logf("%s under %s for %v, seed %d", r.w.Name, r.o.Nemesis, r.o.Time, r.o.Seed)
+	r.logf("%s under %s for %v, seed %d", r.o.Workload, r.o.Nemesis, r.o.Time, r.o.Seed)
 	run, stop := context.WithTimeout(ctx, r.o.Time)
 	defer stop()
 	var wg sync.WaitGroup
 	for _, n := range r.nemeses {
-		wg.Go(func() { nemesis.Run(run, n, env, r.o.Seed, r.rec) })
+		wg.Go(func() { nemesis.Run(run, n, env, r.o.Seed, r.record) })
 	}
 	supervised, stopSupervisor := context.WithCancel(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() { r.supervise(supervised) })
-	wg.Go(func() { d.Run(run) })
+	for _, l := range r.lanes {
+		wg.Go(func() { l.driver.Run(run) })
+	}
 	wg.Wait()
 	r.heal(ctx)
 	if ctx.Err() == nil {
 		fctx, cancel := context.WithTimeout(ctx, finalLimit)
-		d.Final(fctx)
+		for _, l := range r.lanes {
+			wg.Go(func() { l.driver.Final(fctx) })
+		}
+		wg.Wait()
 		cancel()
 		r.verify(ctx)
 	}
@@ -308,7 +400,7 @@ func (r *runner) supervise(ctx context.Context) {
 // heal puts everything right that a nemesis might have left, and waits until all
 // nodes serve again. A cluster that does not come back is an anomaly.
 func (r *runner) heal(ctx context.Context) {
-	r.rec.Add(history.Event{Type: history.Info, Process: history.NemesisProcess, F: "heal", Value: history.Value{Note: "heal: all"}})
+	r.record(history.Event{Type: history.Info, Process: history.NemesisProcess, F: "heal", Value: history.Value{Note: "heal: all"}})
 	errs := []error{r.c.HealNetwork()}
 	for _, n := range r.c.Nodes() {
 		n.Resume()
@@ -348,89 +440,4 @@ func (r *runner) verify(ctx context.Context) {
 		}
 	}
 	r.extra = append(r.extra, res)
-}
-
-// judge checks the history and what else was seen.
-func (r *runner) judge() (*Outcome, error) {
-	events := r.rec.Events()
-	out, err := Judge(r.w, events, r.o)
-	if err != nil {
-		return nil, err
-	}
-	var exits []cluster.Exit
-	for _, n := range r.c.Nodes() {
-		exits = append(exits, n.Exits()...)
-	}
-	res := &check.Result{Checker: "processes", Verdict: check.Valid, Stats: map[string]int{"unexpected ends": len(exits)}}
-	for _, e := range exits {
-		if !r.needs.Crashes {
-			res.Verdict = check.Invalid
-			res.Total++
-			res.Anomalies = append(res.Anomalies, check.Anomaly{Kind: "process ended by itself", Detail: fmt.Sprintf("%s: %s", e.Node, e.How)})
-		}
-	}
-	out.Exits = exits
-	out.Results = append(append(out.Results, r.extra...), res)
-	out.Verdict = check.Merge(out.Results)
-	return out, nil
-}
-
-// Judge checks a history, of a run or from a file.
-func Judge(w *workload.Workload, events []history.Event, o Options) (*Outcome, error) {
-	ops, err := history.Ops(events)
-	if err != nil {
-		return nil, err
-	}
-	out := &Outcome{Counts: history.Count(ops), Events: events}
-	copts := workload.CheckOptions{Timeout: o.CheckTimeout}
-	if o.Out != "" {
-		html, err := os.Create(filepath.Join(o.Out, "timeline.html"))
-		if err != nil {
-			return nil, err
-		}
-		defer html.Close()
-		copts.HTML = html
-	}
-	out.Results = w.Check(ops, copts)
-	out.Verdict = check.Merge(out.Results)
-	return out, nil
-}
-
-// Line is the last line of a run.
-func (o *Outcome) Line(seed uint64) string {
-	return fmt.Sprintf("verdict: %s ops=%d ok=%d failed=%d unknown=%d seed=%d",
-		o.Verdict, o.Counts.Ops, o.Counts.OK, o.Counts.Failed, o.Counts.Unknown, seed)
-}
-
-// Status is the exit status that belongs to the verdict.
-func (o *Outcome) Status() int {
-	switch o.Verdict {
-	case check.Valid:
-		return 0
-	case check.Invalid:
-		return 1
-	}
-	return 2
-}
-
-// Replay is the command that runs the same schedule again.
-func (o Options) Replay() string {
-	s := fmt.Sprintf("go run ./jepsen run -workload %s -nemesis %s -time %v -seed %d -nodes %d -workers %d -rate %d",
-		o.Workload, o.Nemesis, o.Time, o.Seed, o.Nodes, o.Workers, o.Rate)
-	if o.LogStore != "" {
-		s += " -log-store " + o.LogStore
-	}
-	if o.Tags != "" {
-		s += " -tags " + o.Tags
-	}
-	if len(o.Env) > 0 {
-		s += " -env " + strings.Join(o.Env, ",")
-	}
-	if o.From != "" {
-		s += " -from " + o.From
-	}
-	if o.Loopback {
-		s += " -loopback"
-	}
-	return s
 }

@@ -145,8 +145,12 @@ type Recorder struct {
 }
 
 // NewRecorder records to w (nil: in memory only); time starts now.
-func NewRecorder(w io.Writer) *Recorder {
-	r := &Recorder{start: time.Now()}
+func NewRecorder(w io.Writer) *Recorder { return NewRecorderSince(time.Now(), w) }
+
+// NewRecorderSince records to w as NewRecorder does, with times since start:
+// histories of one run can be laid beside each other.
+func NewRecorderSince(start time.Time, w io.Writer) *Recorder {
+	r := &Recorder{start: start}
 	if w != nil {
 		r.w = bufio.NewWriterSize(w, 1<<16)
 		r.enc = json.NewEncoder(r.w)
@@ -271,4 +275,9 @@ func Count(ops []Op) Counts {
 		}
 	}
 	return c
+}
+
+// Plus is the sum of two counts.
+func (c Counts) Plus(d Counts) Counts {
+	return Counts{c.Ops + d.Ops, c.OK + d.OK, c.Failed + d.Failed, c.Unknown + d.Unknown}
 }

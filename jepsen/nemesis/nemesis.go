@@ -137,15 +137,15 @@ func Merge(list []*Nemesis) (Needs, error) {
 const healLimit = 60 * time.Second
 
 // Run injects n again and again until ctx ends. Every fault is put right before
-// it returns, also the last one.
-func Run(ctx context.Context, n *Nemesis, e *Env, seed uint64, rec *history.Recorder) {
+// it returns, also the last one. record gets an event for each start and heal.
+func Run(ctx context.Context, n *Nemesis, e *Env, seed uint64, record func(history.Event)) {
 	if n.Inject == nil {
 		<-ctx.Done()
 		return
 	}
 	r := rand.New(rand.NewPCG(seed, hash(n.Name)))
 	event := func(format string, args ...any) {
-		rec.Add(history.Event{Type: history.Info, Process: history.NemesisProcess, F: n.Name,
+		record(history.Event{Type: history.Info, Process: history.NemesisProcess, F: n.Name,
 			Value: history.Value{Note: fmt.Sprintf(format, args...)}})
 	}
 	for wait(ctx, between(r, n.Pause)) {

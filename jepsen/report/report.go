@@ -35,12 +35,17 @@ type Fault struct {
 type Availability struct {
 	Ops    int `json:"ops"`
 	Served int `json:"served"`
-	// Outside are those that began more than FailoverMs after each change.
-	OutsideOps    int     `json:"outside_failover_ops"`
-	OutsideServed int     `json:"outside_failover_served"`
-	Share         float64 `json:"share"`
-	OutsideShare  float64 `json:"outside_failover_share"`
-	FailoverMs    int64   `json:"failover_window_ms"`
+	// Outside are those that began more than FailoverMs after each change and
+	// were not under way when a fault struck.
+	OutsideOps    int `json:"outside_failover_ops"`
+	OutsideServed int `json:"outside_failover_served"`
+	// Under are those of Outside that began while a fault was there.
+	UnderOps     int     `json:"under_fault_ops"`
+	UnderServed  int     `json:"under_fault_served"`
+	Share        float64 `json:"share"`
+	OutsideShare float64 `json:"outside_failover_share"`
+	UnderShare   float64 `json:"under_fault_share"`
+	FailoverMs   int64   `json:"failover_window_ms"`
 	// GapMs is the longest time without a successful write, of the whole run.
 	GapMs int64 `json:"longest_write_gap_ms"`
 }
@@ -54,17 +59,32 @@ type Figures struct {
 	MaxMs        float64      `json:"max_ms"`
 }
 
+// WorstRecovery is the longest time from a heal to the next write, and to the
+// moment when every node had served its clients again; 0 if it was not seen.
+func (f *Figures) WorstRecovery() (writeMs, allMs int64) {
+	for i := range f.Faults {
+		writeMs, allMs = max(writeMs, f.Faults[i].WriteMs), max(allMs, f.Faults[i].AllMs)
+	}
+	return writeMs, allMs
+}
+
 // failoverWindow is the time after a fault or a heal in which an election may
 // take place.
 const failoverWindow = 2 * time.Second
 
-// Measure takes the figures from a history.
-func Measure(events []history.Event) (*Figures, []history.Op, error) {
-	ops, err := history.Ops(events)
-	if err != nil {
-		return nil, nil, err
+// Measure takes the figures from the histories of one run. The faults are in
+// each of them.
+func Measure(histories ...[]history.Event) (*Figures, []history.Op, error) {
+	f := &Figures{}
+	var ops []history.Op
+	for _, events := range histories {
+		some, err := history.Ops(events)
+		if err != nil {
+			return nil, nil, err
+		}
+		ops = append(ops, some...)
+		f.Faults = faults(events)
 	}
-	f := &Figures{Faults: faults(events)}
 	f.recover(ops)
 	f.availability(ops)
 	f.latency(ops)
@@ -156,32 +176,45 @@ func (f *Figures) availability(ops []history.Op) {
 		if ok {
 			a.Served++
 		}
-		if f.quiet(op) {
-			a.OutsideOps++
+		quiet, under := f.place(op)
+		if !quiet {
+			continue
+		}
+		a.OutsideOps++
+		if ok {
+			a.OutsideServed++
+		}
+		if under {
+			a.UnderOps++
 			if ok {
-				a.OutsideServed++
+				a.UnderServed++
 			}
 		}
 	}
-	a.Share, a.OutsideShare = share(a.Served, a.Ops), share(a.OutsideServed, a.OutsideOps)
+	a.Share, a.OutsideShare, a.UnderShare = share(a.Served, a.Ops), share(a.OutsideServed, a.OutsideOps), share(a.UnderServed, a.UnderOps)
 	slices.Sort(acked)
 	for i := 1; i < len(acked); i++ {
 		a.GapMs = max(a.GapMs, (acked[i]-acked[i-1])/1e6)
 	}
 }
 
-// quiet is true for operations that began outside of all failover windows.
-func (f *Figures) quiet(op *history.Op) bool {
-	near := func(ms int64) bool {
-		d := op.Call - ms*1e6
-		return ms > 0 && d > -int64(failoverWindow) && d < int64(failoverWindow)
-	}
+// place says where an operation is among the faults: quiet is outside of all
+// failover windows, under a fault that was there when it began. One that was
+// under way at a heal counts, however long it had waited by then.
+func (f *Figures) place(op *history.Op) (quiet, under bool) {
+	since := func(ms int64) time.Duration { return time.Duration(op.Call - ms*1e6) }
+	within := func(ms int64) bool { return ms > 0 && since(ms) >= 0 && since(ms) < failoverWindow }
+	quiet = true
 	for _, fault := range f.Faults {
-		if near(fault.StartMs) || near(fault.HealMs) {
-			return false
+		struck := since(fault.StartMs) < 0 && (op.Ended == 0 || op.Ended > fault.StartMs*1e6)
+		if struck || within(fault.StartMs) || within(fault.HealMs) {
+			quiet = false
+		}
+		if since(fault.StartMs) >= 0 && (fault.HealMs == 0 || since(fault.HealMs) < 0) {
+			under = true
 		}
 	}
-	return true
+	return quiet, under
 }
 
 func share(part, whole int) float64 {
@@ -215,13 +248,30 @@ type Verdict struct {
 	Figures  *Figures `json:"figures"`
 }
 
-// Write writes verdict.json, the plots, REPORT.md and replay.txt to o.Out.
+// Write writes verdict.json, the plots, REPORT.md and replay.txt to o.Out, and
+// for each of several workloads the same to a folder below it.
 func Write(o harness.Options, out *harness.Outcome) (*Figures, error) {
-	f, ops, err := Measure(out.Events)
+	if len(out.Parts) == 0 {
+		return writeOne(o, out, out.Events)
+	}
+	var histories [][]history.Event
+	for _, part := range out.Parts {
+		po := o
+		po.Out = filepath.Join(o.Out, part.Workload)
+		if _, err := writeOne(po, part, part.Events); err != nil {
+			return nil, err
+		}
+		histories = append(histories, part.Events)
+	}
+	return writeOne(o, out, histories...)
+}
+
+func writeOne(o harness.Options, out *harness.Outcome, histories ...[]history.Event) (*Figures, error) {
+	f, ops, err := Measure(histories...)
 	if err != nil {
 		return nil, err
 	}
-	v := Verdict{Outcome: out, Workload: o.Workload, Nemesis: o.Nemesis, Seed: o.Seed, Replay: o.Replay(), Figures: f}
+	v := Verdict{Outcome: out, Workload: cmp.Or(out.Workload, o.Workload), Nemesis: o.Nemesis, Seed: o.Seed, Replay: o.Replay(), Figures: f}
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return nil, err
@@ -243,6 +293,14 @@ func page(v *Verdict) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# %s under %s: %s\n\n`%s`\n\n", v.Workload, v.Nemesis, v.Outcome.Verdict, v.Replay)
 	fmt.Fprintf(&b, "%s\n\n", v.Line(v.Seed))
+	if len(v.Parts) > 0 {
+		b.WriteString("| workload | verdict | ops | ok | failed | unknown |\n|---|---|---|---|---|---|\n")
+		for _, p := range v.Parts {
+			fmt.Fprintf(&b, "| [%s](%s/REPORT.md) | %s | %d | %d | %d | %d |\n", p.Workload, p.Workload, p.Verdict,
+				p.Counts.Ops, p.Counts.OK, p.Counts.Failed, p.Counts.Unknown)
+		}
+		b.WriteString("\n")
+	}
 	fmt.Fprintf(&b, "| checker | verdict | anomalies | figures |\n|---|---|---|---|\n")
 	for _, r := range v.Results {
 		var stats []string
@@ -261,9 +319,9 @@ func page(v *Verdict) []byte {
 		}
 	}
 	a := v.Figures.Availability
-	fmt.Fprintf(&b, "\n## Availability\n\nOver connections that fail over: %.3f %% of %d operations served; outside of %d ms around each change %.3f %% of %d. "+
+	fmt.Fprintf(&b, "\n## Availability\n\nOver connections that fail over: %.3f %% of %d operations served; outside of the %d ms after each change %.3f %% of %d; of those while a fault was there %.3f %% of %d. "+
 		"Longest time without a successful write: %d ms. Latency p50 %.1f ms, p99 %.1f ms, max %.1f ms.\n\n",
-		100*a.Share, a.Ops, a.FailoverMs, 100*a.OutsideShare, a.OutsideOps, a.GapMs, v.Figures.P50ms, v.Figures.P99ms, v.Figures.MaxMs)
+		100*a.Share, a.Ops, a.FailoverMs, 100*a.OutsideShare, a.OutsideOps, 100*a.UnderShare, a.UnderOps, a.GapMs, v.Figures.P50ms, v.Figures.P99ms, v.Figures.MaxMs)
 	b.WriteString("| fault | from s | to s | write after heal ms | all nodes after heal ms |\n|---|---|---|---|---|\n")
 	for _, f := range v.Figures.Faults {
 		fmt.Fprintf(&b, "| %s: %s | %.1f | %.1f | %d | %d |\n", f.Nemesis, f.Did, float64(f.StartMs)/1e3, float64(f.HealMs)/1e3, f.WriteMs, f.AllMs)

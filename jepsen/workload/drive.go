@@ -49,7 +49,7 @@ func NewDriver(w *Workload, cfg DriveConfig, rec *history.Recorder) *Driver {
 	draws := new(atomic.Int64)
 	for i := range cfg.Workers {
 		worker := &Worker{
-			ID: i, Rand: rand.New(rand.NewPCG(cfg.Seed, uint64(i)+1)),
+			ID: i, Workers: cfg.Workers, Rand: rand.New(rand.NewPCG(cfg.Seed, uint64(i)+1)),
 			Home: cfg.Home(i), Pinned: cfg.Pinned, Draws: draws,
 		}
 		d.workers = append(d.workers, &driven{Worker: worker, client: w.New(worker), process: i})

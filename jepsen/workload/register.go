@@ -11,17 +11,19 @@ import (
 	cv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
 
-const registerCollection = "register"
-
 // Register is linearizable registers: every document is one.
-func Register() *Workload {
+func Register() *Workload { return registers("register") }
+
+// registers is the register workload in a collection of its own, which bears the
+// workload's name: two of the kind may run side by side.
+func registers(name string) *Workload {
 	return &Workload{
-		Name:  "register",
+		Name:  name,
 		About: "read, write, insert, patch, compare-and-set and delete single documents; linearizable (porcupine)",
 		Setup: func(ctx context.Context, db DB) error {
-			return createCollection(ctx, db, registerCollection, smallDims)
+			return createCollection(ctx, db, name, smallDims)
 		},
-		New: func(w *Worker) Client { return &registerClient{w: w, seen: make(map[string]seenValue)} },
+		New: func(w *Worker) Client { return &registerClient{w: w, coll: name, seen: make(map[string]seenValue)} },
 		Check: func(ops []history.Op, o CheckOptions) []*check.Result {
 			return []*check.Result{
 				check.Linearizable("linearizable", check.RegisterOps(ops), check.LinearOptions{Timeout: o.Timeout, HTML: o.HTML}),
@@ -34,8 +36,8 @@ func Register() *Workload {
 
 // RegisterREST is Register through an independent client of the REST contract.
 func RegisterREST() *Workload {
-	w := Register()
-	w.Name, w.REST = "register-rest", true
+	w := registers("register-rest")
+	w.REST = true
 	w.About = "the register workload by a client of its own on plain net/http, from the REST contract"
 	return w
 }
@@ -64,6 +66,7 @@ const drawsPerEpoch = 150
 
 type registerClient struct {
 	w    *Worker
+	coll string
 	seen map[string]seenValue
 }
 
@@ -121,7 +124,7 @@ func (c *registerClient) Final() []*Op {
 }
 
 func (c *registerClient) read(ctx context.Context, conn Conn, k string) (history.Value, error) {
-	resp, err := conn.Get(ctx, &cv1.GetRequest{CollectionId: registerCollection, DocId: k})
+	resp, err := conn.Get(ctx, &cv1.GetRequest{CollectionId: c.coll, DocId: k})
 	if err != nil {
 		return history.Value{}, err
 	}
@@ -137,7 +140,7 @@ func (c *registerClient) read(ctx context.Context, conn Conn, k string) (history
 func (c *registerClient) upsert(k string, n int64, ifVersion *uint64) func(context.Context, Conn) (history.Value, error) {
 	return func(ctx context.Context, conn Conn) (history.Value, error) {
 		resp, err := conn.Upsert(ctx, &cv1.UpsertRequest{
-			CollectionId: registerCollection, DocId: k, Vector: vectorOf(n, smallDims),
+			CollectionId: c.coll, DocId: k, Vector: vectorOf(n, smallDims),
 			Metadata: encode(payload{N: n}), IfVersion: ifVersion,
 		})
 		return c.wrote(k, n, resp.GetVersion(), err)
@@ -157,7 +160,7 @@ func (c *registerClient) wrote(k string, n int64, version uint64, err error) (hi
 func (c *registerClient) insert(k string, n int64) func(context.Context, Conn) (history.Value, error) {
 	return func(ctx context.Context, conn Conn) (history.Value, error) {
 		resp, err := conn.Insert(ctx, &cv1.InsertRequest{
-			CollectionId: registerCollection, DocId: k, Vector: vectorOf(n, smallDims), Metadata: encode(payload{N: n}),
+			CollectionId: c.coll, DocId: k, Vector: vectorOf(n, smallDims), Metadata: encode(payload{N: n}),
 		})
 		return c.wrote(k, n, resp.GetVersion(), err)
 	}
@@ -166,7 +169,7 @@ func (c *registerClient) insert(k string, n int64) func(context.Context, Conn) (
 func (c *registerClient) patch(k string, n int64) func(context.Context, Conn) (history.Value, error) {
 	return func(ctx context.Context, conn Conn) (history.Value, error) {
 		resp, err := conn.PatchPayload(ctx, &cv1.PatchPayloadRequest{
-			CollectionId: registerCollection, DocId: k, Metadata: encode(payload{N: n}),
+			CollectionId: c.coll, DocId: k, Metadata: encode(payload{N: n}),
 		})
 		return c.wrote(k, n, resp.GetVersion(), err)
 	}
@@ -174,7 +177,7 @@ func (c *registerClient) patch(k string, n int64) func(context.Context, Conn) (h
 
 func (c *registerClient) del(k string, ifVersion *uint64) func(context.Context, Conn) (history.Value, error) {
 	return func(ctx context.Context, conn Conn) (history.Value, error) {
-		_, err := conn.Delete(ctx, &cv1.DeleteRequest{CollectionId: registerCollection, DocId: k, IfVersion: ifVersion})
+		_, err := conn.Delete(ctx, &cv1.DeleteRequest{CollectionId: c.coll, DocId: k, IfVersion: ifVersion})
 		return c.wrote(k, 0, 0, err)
 	}
 }

@@ -11,14 +11,12 @@ import (
 	cv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
 
-const counterCollection = "counters"
-
 // Session is sessions that hop between replicas with their token.
 func Session() *Workload {
 	return &Workload{
 		Name:  "session",
 		About: "counters with one writer each, read on any replica with a session token: own writes are seen, nothing goes back",
-		Setup: setupCounters,
+		Setup: setupCounters("session"),
 		New:   func(w *Worker) Client { return &counterClient{w: w, consistency: "session"} },
 		Check: func(ops []history.Op, _ CheckOptions) []*check.Result { return []*check.Result{check.Session(ops)} },
 	}
@@ -36,7 +34,7 @@ func Bounded() *Workload {
 	return &Workload{
 		Name:  "bounded",
 		About: fmt.Sprintf("counters read on any replica with max_staleness_ms %d: never older than that, or refused", boundMs),
-		Setup: setupCounters,
+		Setup: setupCounters("bounded"),
 		New:   func(w *Worker) Client { return &counterClient{w: w, consistency: "bounded"} },
 		Check: func(ops []history.Op, _ CheckOptions) []*check.Result {
 			return []*check.Result{check.Bounded(ops, slackMs)}
@@ -44,8 +42,14 @@ func Bounded() *Workload {
 	}
 }
 
-func setupCounters(ctx context.Context, db DB) error {
-	return createCollection(ctx, db, counterCollection, smallDims)
+// counters is the collection for a consistency: the two workloads may run side
+// by side, and each counter has one writer.
+func counters(consistency string) string { return "counters-" + consistency }
+
+func setupCounters(consistency string) func(context.Context, DB) error {
+	return func(ctx context.Context, db DB) error {
+		return createCollection(ctx, db, counters(consistency), smallDims)
+	}
 }
 
 // counterClient bumps a counter of its own and reads those of a few workers.
@@ -68,14 +72,14 @@ func (c *counterClient) Next() *Op {
 	// Half of the reads are of its own counter.
 	k := counterKey(c.w.ID)
 	if c.w.Rand.IntN(2) == 0 {
-		k = counterKey(c.w.Rand.IntN(8))
+		k = counterKey(c.w.Rand.IntN(c.w.Workers))
 	}
 	return c.readOp(k, c.w.AnyNode(), c.consistency)
 }
 
 func (c *counterClient) readOp(k string, conn Conn, consistency string) *Op {
 	in := history.Value{Consistency: consistency}
-	req := &cv1.GetRequest{CollectionId: counterCollection, DocId: k, Consistency: consistency}
+	req := &cv1.GetRequest{CollectionId: counters(c.consistency), DocId: k, Consistency: consistency}
 	if consistency == "bounded" {
 		req.MaxStalenessMs, in.MaxStaleMs = boundMs, boundMs
 	}
@@ -111,13 +115,13 @@ func (c *counterClient) keep(token string) {
 // outcome that is still on its way meets another version then, and changes
 // nothing, so that the counter never goes back by itself.
 func (c *counterClient) bump(ctx context.Context, conn Conn, n int64) (history.Value, error) {
-	got, err := conn.Get(ctx, &cv1.GetRequest{CollectionId: counterCollection, DocId: counterKey(c.w.ID), Consistency: "linearizable"})
+	got, err := conn.Get(ctx, &cv1.GetRequest{CollectionId: counters(c.consistency), DocId: counterKey(c.w.ID), Consistency: "linearizable"})
 	if err != nil {
 		return history.Value{}, notSent(err)
 	}
 	version := got.GetDocument().GetVersion()
 	resp, err := conn.Upsert(ctx, &cv1.UpsertRequest{
-		CollectionId: counterCollection, DocId: counterKey(c.w.ID), Vector: vectorOf(n, smallDims),
+		CollectionId: counters(c.consistency), DocId: counterKey(c.w.ID), Vector: vectorOf(n, smallDims),
 		Metadata: encode(payload{N: n}), IfVersion: &version,
 	})
 	if err != nil {

@@ -70,6 +70,8 @@ type CheckOptions struct {
 type Worker struct {
 	ID   int
 	Rand *rand.Rand
+	// Workers is how many there are.
+	Workers int
 	// Home is the worker's own connection; Pinned are connections to each node.
 	Home   Conn
 	Pinned []Conn
@@ -140,6 +142,27 @@ func Find(name string) (*Workload, error) {
 		names = append(names, w.Name)
 	}
 	return nil, fmt.Errorf("no workload %q; there are %s", name, strings.Join(names, ", "))
+}
+
+// FindAll returns the workloads of names with commas between them; "all" is every
+// one. Each keeps to collections of its own, so that any of them may share a
+// cluster.
+func FindAll(names string) ([]*Workload, error) {
+	if names == "all" {
+		return All(), nil
+	}
+	var found []*Workload
+	for name := range strings.SplitSeq(names, ",") {
+		w, err := Find(name)
+		if err != nil {
+			return nil, err
+		}
+		if slices.ContainsFunc(found, func(o *Workload) bool { return o.Name == w.Name }) {
+			return nil, fmt.Errorf("workload %s is named twice", w.Name)
+		}
+		found = append(found, w)
+	}
+	return found, nil
 }
 
 // createCollection makes a collection of the workload, once.

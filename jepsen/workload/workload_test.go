@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -87,6 +88,64 @@ func TestEveryWorkloadPassesOnACorrectDatabase(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Every workload keeps to collections of its own: all of them on one database at
+// once are valid, as each of them alone is.
+func TestWorkloadsShareADatabase(t *testing.T) {
+	seed := seedOf(t)
+	all, err := workload.FindAll("all")
+	if err != nil {
+		t.Fatal(err)
+	}
+	histories := make([][]history.Op, len(all))
+	synctest.Test(t, func(t *testing.T) {
+		db := fake.New(seed, fake.None, 0.02, 0.02)
+		conn := func(i int) workload.Conn {
+			return workload.Conn{DB: delayed(db, seed+uint64(i)), Node: fmt.Sprintf("n%d", i)}
+		}
+		for _, w := range all {
+			for w.Setup(t.Context(), db) != nil {
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		for i, w := range all {
+			rec := history.NewRecorder(nil)
+			d := workload.NewDriver(w, workload.DriveConfig{
+				Seed: seed, Workers: 4, Interval: 50 * time.Millisecond, OpTimeout: time.Second,
+				Home: conn, Pinned: []workload.Conn{conn(0), conn(1), conn(2)},
+			}, rec)
+			wg.Go(func() {
+				d.Run(ctx)
+				d.Final(t.Context())
+				histories[i], _ = history.Ops(rec.Events())
+			})
+		}
+		wg.Wait()
+	})
+	for i, w := range all {
+		if c := history.Count(histories[i]); c.OK < 100 {
+			t.Errorf("%s: %+v: too little happened for a test", w.Name, c)
+		}
+		for _, r := range w.Check(histories[i], workload.CheckOptions{Timeout: 30 * time.Second}) {
+			if r.Verdict != check.Valid {
+				t.Errorf("%s: %s: %s %s %+v", w.Name, r.Checker, r.Verdict, r.Note, r.Anomalies)
+			}
+		}
+	}
+}
+
+func TestWorkloadsAreFoundByName(t *testing.T) {
+	if list, err := workload.FindAll("set,cas"); err != nil || len(list) != 2 || list[1].Name != "register" {
+		t.Errorf("two names: %v, %v", list, err)
+	}
+	for _, bad := range []string{"set,no-such-thing", "register,cas", ""} {
+		if list, err := workload.FindAll(bad); err == nil {
+			t.Errorf("%q: found %d workloads, want an error", bad, len(list))
+		}
 	}
 }
 
