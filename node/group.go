@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/akidb/akidb/internal/mutants"
 	"github.com/akidb/akidb/internal/storage"
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 	"github.com/akidb/akidb/raftfsm"
@@ -645,7 +646,7 @@ func (g *group) leading() (*raftCore, uint64, bool) {
 		return c, 0, false
 	}
 	term := c.r.CurrentTerm()
-	return c, term, g.established.Load() == term || mutantReadIndexOldTerm
+	return c, term, g.established.Load() == term || mutants.ReadIndexOldTerm
 }
 
 // leader returns the leader's id and address as known here.

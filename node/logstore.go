@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/raft-wal/segment"
 	"go.etcd.io/bbolt"
 
+	"github.com/akidb/akidb/internal/mutants"
 	"github.com/akidb/akidb/internal/storage"
 )
 
@@ -108,7 +109,7 @@ func openStable(fsys storage.FS, groupDir string) (closableStable, error) {
 func openBolt(path string) (*raftboltdb.BoltStore, error) {
 	b, err := raftboltdb.New(raftboltdb.Options{
 		Path:   path,
-		NoSync: mutantSkipFsync,
+		NoSync: mutants.SkipFsync,
 		BoltOptions: &bbolt.Options{
 			Timeout: time.Second,
 			// The free list is rebuilt at open; writing it with each append

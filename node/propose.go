@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/akidb/akidb/internal/mutants"
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 	"github.com/akidb/akidb/raftfsm"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
@@ -127,7 +128,7 @@ func (p *proposer) propose(ctx context.Context, e encoded) (*fsmv1.Result, error
 		return nil, err
 	}
 	c, _, established := p.g.leading()
-	if c == nil || c.r.State() != raft.Leader && !mutantHeartbeatFastPath {
+	if c == nil || c.r.State() != raft.Leader && !mutants.HeartbeatFastPath {
 		return nil, p.g.notLeader()
 	}
 	if !established && p.g.clusterID() == "" {
@@ -273,7 +274,7 @@ func conflicts(taken map[uint64]struct{}, keys []uint64) bool {
 // append hands an entry to Raft. It returns false if that was refused at once.
 func (p *proposer) append(group []*proposal) (pendingEntry, bool) {
 	c := p.g.core.Load()
-	if c == nil || c.r.State() != raft.Leader && !mutantHeartbeatFastPath {
+	if c == nil || c.r.State() != raft.Leader && !mutants.HeartbeatFastPath {
 		err := p.g.notLeader()
 		for _, pr := range group {
 			pr.outcome <- outcome{err: err}

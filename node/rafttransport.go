@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/akidb/akidb/internal/mutants"
 )
 
 // streamLayer gives hashicorp/raft the connections of one group that the mux
@@ -194,7 +196,7 @@ func (t *groupTransport) Consumer() <-chan raft.RPC { return t.out }
 
 // SetHeartbeatHandler does nothing; see the type.
 func (t *groupTransport) SetHeartbeatHandler(cb func(rpc raft.RPC)) {
-	if mutantHeartbeatFastPath {
+	if mutants.HeartbeatFastPath {
 		t.NetworkTransport.SetHeartbeatHandler(cb)
 	}
 }

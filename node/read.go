@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/akidb/akidb/internal/mutants"
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 	"github.com/akidb/akidb/raftfsm"
 )
@@ -270,7 +271,7 @@ func (b *readBarrier) refresh() {
 // linearizable waits until the local state holds everything acknowledged
 // before the call.
 func (b *readBarrier) linearizable(ctx context.Context) error {
-	if mutantStaleReads {
+	if mutants.StaleReads {
 		return nil
 	}
 	for {

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/akidb/akidb/internal/mutants"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 )
 
@@ -26,7 +27,7 @@ func (a *applier) command(c *command) (*fsmv1.Result, error) {
 		return nil, fmt.Errorf("decode operation: %w", c.bodyErr)
 	}
 	id := c.pb.GetRequestId()
-	if id == "" || mutantDedupeOff {
+	if id == "" || mutants.DedupeOff {
 		return a.dispatch(c)
 	}
 	if err := ValidateRequestID(id); err != nil {
