@@ -71,12 +71,13 @@ type Cluster struct {
 	log   *slog.Logger
 	trace *trace
 
-	trailing  uint64
-	threshold uint64
-	start     time.Time
-	zombies   sync.WaitGroup
-	restarts  int
-	terms     uint64
+	trailing   uint64
+	threshold  uint64
+	stateCheck time.Duration
+	start      time.Time
+	zombies    sync.WaitGroup
+	restarts   int
+	terms      uint64
 }
 
 // newCluster makes n hosts with an empty disk each.
@@ -86,7 +87,7 @@ func newCluster(t *testing.T, seed uint64, n int, tr *trace) *Cluster {
 		t: t, rng: rng, trace: tr, start: time.Now(),
 		net:       NewNetwork(rand.New(rand.NewPCG(seed, 2)), Latency{heartbeat / 250, heartbeat / 100}),
 		trailing:  []uint64{4, 20, 100, 2000}[rng.IntN(4)],
-		threshold: []uint64{8, 30, 200}[rng.IntN(3)],
+		threshold: []uint64{8, 30, 200}[rng.IntN(3)], stateCheck: 6 * heartbeat,
 	}
 	c.log = slog.New(slog.NewTextHandler(tr, &slog.HandlerOptions{Level: logLevel()}))
 	for i := range n {
@@ -131,7 +132,7 @@ func (c *Cluster) config(h *Host) node.Config {
 		SnapshotThreshold:  c.threshold,
 		TrailingLogs:       c.trailing,
 		IndexWorkers:       1,
-		StateCheckInterval: 6 * heartbeat,
+		StateCheckInterval: c.stateCheck,
 		RemoveDeadAfter:    -1,
 		Logger:             c.log,
 		Net:                c.net.Host(h.name),

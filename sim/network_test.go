@@ -51,6 +51,10 @@ type linkState struct {
 	latency *Latency
 	// lossPermille is the chance of a write to break its connection.
 	lossPermille int
+	// largest is the longest write that arrives, 0 for no limit.
+	largest int
+	// dialled stalls the connections that from has opened to to, both ways.
+	dialled bool
 }
 
 type hostState struct{ down bool }
@@ -140,12 +144,37 @@ func (n *Network) SetLoss(from, to string, permille int) {
 	n.linkLocked(from, to).lossPermille = permille
 }
 
+// SetLargest lets no longer write pass in one direction, as where packets of full
+// size are dropped and nobody is told: the connection stalls there until Heal.
+func (n *Network) SetLargest(from, to string, bytes int) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.linkLocked(from, to).largest = bytes
+}
+
+// Firewall stalls every connection that one host has opened to another, and lets
+// it open none; what the other opens stays.
+func (n *Network) Firewall(from, to string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.linkLocked(from, to).dialled = true
+	n.broadcastLocked()
+}
+
+// Mend undoes Cut in both directions between two hosts, and nothing else.
+func (n *Network) Mend(a, b string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.linkLocked(a, b).cut, n.linkLocked(b, a).cut = false, false
+	n.broadcastLocked()
+}
+
 // Heal mends every link. What was stalled arrives after one more latency.
 func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for c := range n.conns {
-		if l := n.linkLocked(c.in.from, c.in.to); l.cut {
+		if !n.passesLocked(c.in) {
 			c.in.notBefore = time.Now().Add(n.drawLocked(n.normal))
 		}
 	}
@@ -237,6 +266,28 @@ func (n *Network) reachableLocked(from, to string) bool {
 	return from == to || !n.linkLocked(from, to).cut
 }
 
+// dialsLocked reports whether one host can open a connection to another.
+func (n *Network) dialsLocked(from, to string) bool {
+	return n.reachableLocked(from, to) && n.reachableLocked(to, from) && (from == to || !n.linkLocked(from, to).dialled)
+}
+
+// passesLocked reports whether the next bytes of one direction of a connection
+// arrive.
+func (n *Network) passesLocked(h *half) bool {
+	if !n.reachableLocked(h.from, h.to) {
+		return false
+	}
+	if h.from == h.to {
+		return true
+	}
+	other := h.from
+	if h.dialler == h.from {
+		other = h.to
+	}
+	largest := n.linkLocked(h.from, h.to).largest
+	return !n.linkLocked(h.dialler, other).dialled && (largest == 0 || len(h.segs) == 0 || h.segs[0].size <= largest)
+}
+
 // breakLocked resets both ends.
 func (n *Network) breakLocked(c *conn) {
 	n.stats.Resets++
@@ -287,7 +338,7 @@ func (n *Network) dial(ctx context.Context, from, addr string) (net.Conn, error)
 			n.mu.Unlock()
 			return fail(syscall.ENETDOWN)
 		}
-		if n.hostLocked(to).down || !n.reachableLocked(from, to) || !n.reachableLocked(to, from) {
+		if n.hostLocked(to).down || !n.dialsLocked(from, to) {
 			n.mu.Unlock()
 			select {
 			case <-changed:
@@ -304,7 +355,7 @@ func (n *Network) dial(ctx context.Context, from, addr string) (net.Conn, error)
 		n.mu.Lock()
 		l := n.listeners[addr]
 		switch {
-		case n.hostLocked(from).down || n.hostLocked(to).down || !n.reachableLocked(from, to) || !n.reachableLocked(to, from):
+		case n.hostLocked(from).down || n.hostLocked(to).down || !n.dialsLocked(from, to):
 			n.mu.Unlock()
 			continue
 		case l == nil:
@@ -339,8 +390,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 func (n *Network) pipeLocked(from, to, addr string) (a, b *conn) {
 	n.nextPort++
 	local := Addr(fmt.Sprintf("%s:%d", from, 50000+n.nextPort))
-	a = &conn{n: n, host: from, local: local, remote: Addr(addr), in: &half{from: to, to: from}}
-	b = &conn{n: n, host: to, local: Addr(addr), remote: local, in: &half{from: from, to: to}}
+	a = &conn{n: n, host: from, local: local, remote: Addr(addr), in: &half{from: to, to: from, dialler: from}}
+	b = &conn{n: n, host: to, local: Addr(addr), remote: local, in: &half{from: from, to: to, dialler: from}}
 	a.peer, b.peer = b, a
 	n.conns[a], n.conns[b] = struct{}{}, struct{}{}
 	return a, b
@@ -409,13 +460,15 @@ const windowBytes = 256 << 10
 
 // parcel is what one Write sent, and when it arrives.
 type parcel struct {
-	data []byte
+	data []byte // what is left of it
+	size int    // what it was
 	due  time.Time
 }
 
 // half is one direction of a connection; the reader's end owns it.
 type half struct {
 	from, to  string
+	dialler   string // the host that opened the connection
 	segs      []parcel
 	bytes     int
 	eof       bool  // the writer closed; what is under way still arrives
@@ -501,7 +554,7 @@ func (c *conn) Read(p []byte) (int, error) {
 			return 0, nil
 		}
 		var until time.Time
-		if c.n.reachableLocked(h.from, h.to) && (len(h.segs) > 0 || h.eof) {
+		if c.n.passesLocked(h) && (len(h.segs) > 0 || h.eof) {
 			until = h.lastDue
 			if len(h.segs) > 0 {
 				until = h.segs[0].due
@@ -579,7 +632,7 @@ func (c *conn) sendLocked(h *half, p []byte) {
 		due = h.lastDue
 	}
 	h.lastDue = due
-	h.segs = append(h.segs, parcel{append([]byte(nil), p...), due})
+	h.segs = append(h.segs, parcel{append([]byte(nil), p...), len(p), due})
 	h.bytes += len(p)
 	c.n.stats.Bytes += int64(len(p))
 	c.n.stats.Writes++
