@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -90,6 +92,7 @@ func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error
 		serving.Go(func() error { return ignoreClosed(metrics.Serve(lis.metrics)) })
 	}
 	serving.Go(func() error { return sayReady(ended, n, cfg, log) })
+	serving.Go(func() error { return followGossipKeys(ended, n, cfg, log) })
 
 	// From here on the node serves, until it is told to stop or a listener fails.
 	<-ended.Done()
@@ -137,15 +140,63 @@ func nodeConfig(cfg *settings.Serve, log *slog.Logger, reg prometheus.Registerer
 		RaftAddr: cfg.RaftAddr, AdvertiseAddr: cfg.AdvertiseAddr,
 		GossipAddr: cfg.GossipAddr, AdvertiseGossipAddr: cfg.AdvertiseGossipAddr, GossipKeys: keys,
 		GRPCAddr: cfg.AdvertiseGRPCAddr, RESTAddr: cfg.AdvertiseRESTAddr,
-		Zone: cfg.Zone, Version: release,
+		Zone: cfg.Zone, Version: release, ReadReplica: cfg.ReadReplica,
 		Peers: cfg.PeerList(), BootstrapExpect: cfg.BootstrapExpect, MaxVoters: cfg.MaxVoters,
 		ServerTLS: serverTLS, ClientTLS: clientTLS,
 		LogStore: cfg.LogStore, HeartbeatTimeout: cfg.HeartbeatTimeout, ElectionTimeout: cfg.ElectionTimeout,
 		SnapshotInterval: cfg.SnapshotInterval, SnapshotThreshold: cfg.SnapshotThreshold,
 		TrailingLogs: cfg.TrailingLogs, TrailingLogBytes: int64(cfg.TrailingLogBytes),
-		MaxMemoryBytes: int64(cfg.MaxMemory), MinFreeDisk: int64(cfg.MinFreeDisk),
+		MaxMemoryBytes: int64(cfg.MaxMemory), MinFreeDisk: orOff(int64(cfg.MinFreeDisk)), MaxApplyLag: cfg.MaxApplyLag,
 		MaxIndexBacklog: cfg.MaxIndexBacklog, IndexWorkers: cfg.IndexWorkers,
+		StabilizationTime: cfg.StabilizationTime, RemoveDeadAfter: orOff(cfg.RemoveDeadAfter),
+		StateCheckInterval: orOff(cfg.StateCheckInterval), ScrubInterval: orOff(cfg.ScrubInterval),
 		Logger: log, Registerer: reg,
+	}
+}
+
+// orOff turns the 0 of a setting, which means off, into what node takes for that.
+func orOff[T int64 | time.Duration](v T) T {
+	if v == 0 {
+		return -1
+	}
+	return v
+}
+
+// gossipKeysPoll is how often a file of gossip keys is looked at.
+const gossipKeysPoll = time.Second
+
+// followGossipKeys gives the node the keys of the file whenever they change. What
+// cannot be read leaves the keys before in use.
+func followGossipKeys(ctx context.Context, n *node.Node, cfg *settings.Serve, log *slog.Logger) error {
+	if cfg.GossipKeyFile == "" || cfg.GossipAddr == "" {
+		return nil
+	}
+	used, _ := cfg.GossipKeys() // validated
+	var complained string
+	tick := time.NewTicker(gossipKeysPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		keys, err := cfg.GossipKeys()
+		if err == nil && slices.EqualFunc(keys, used, bytes.Equal) {
+			continue
+		}
+		if err == nil {
+			err = n.SetGossipKeys(keys)
+		}
+		if err != nil {
+			if err.Error() != complained {
+				complained = err.Error()
+				log.Error("gossip keys stay as they were", "err", err)
+			}
+			continue
+		}
+		used, complained = keys, ""
+		log.Info("gossip keys changed", "keys", len(keys))
 	}
 }
 

@@ -56,22 +56,29 @@ func table() []setting {
 		{key: "gossip_addr", def: "", usage: "gossip address, UDP and TCP; empty: no gossip"},
 		{key: "advertise_gossip_addr", def: "", usage: "gossip address that the others dial (default gossip-addr)"},
 		{key: "gossip_key", def: "", usage: "gossip keys in base64, 16, 24 or 32 bytes each, comma between; the first encrypts"},
+		{key: "gossip_key_file", def: "", usage: "file with gossip keys in base64, one a line, the first encrypts; read again when it changes"},
 		{key: "peers", def: "", usage: "raft addresses of the nodes that found the cluster, comma between, or one DNS name:port of all"},
 		{key: "bootstrap_expect", def: 1, usage: "found a cluster once so many nodes see each other"},
 		{key: "zone", def: "", usage: "failure zone of this node; voters are spread over zones"},
+		{key: "read_replica", def: false, usage: "never give this node a vote: it answers reads and forwards writes"},
 		{key: "tls_cert", def: "", usage: "certificate of this node in PEM, for the API and for the other nodes", oldEnv: "AKIDB_TLS_CERT_PATH"},
 		{key: "tls_key", def: "", usage: "its key in PEM", oldEnv: "AKIDB_TLS_KEY_PATH"},
 		{key: "tls_ca", def: "", usage: "authority in PEM that the other nodes' certificates must come from", oldEnv: "AKIDB_TLS_CLIENT_CA_PATH"},
 		{key: "log_store", def: "wal", usage: "Raft log store: wal or bolt"},
 		{key: "heartbeat_timeout", def: 250 * time.Millisecond, usage: "silence after which a follower doubts its leader"},
 		{key: "election_timeout", def: 250 * time.Millisecond, usage: "how long a candidate waits for votes"},
-		{key: "snapshot_interval", def: 2 * time.Minute, usage: "how often a snapshot is considered"},
-		{key: "snapshot_threshold", def: 8192, usage: "log entries since the last snapshot that make one worth it"},
-		{key: "trailing_logs", def: 10240, usage: "log entries kept behind a snapshot for slow followers"},
+		{key: "snapshot_interval", def: 30 * time.Second, usage: "how often a snapshot is considered"},
+		{key: "snapshot_threshold", def: 16384, usage: "log entries since the last snapshot that make one worth it"},
+		{key: "trailing_logs", def: 65536, usage: "log entries kept behind a snapshot for slow followers"},
 		{key: "trailing_log_bytes", def: Bytes(256 << 20), usage: "log bytes kept behind a snapshot for slow followers"},
 		{key: "max_voters", def: 5, usage: "members that vote; further ones are read replicas"},
+		{key: "stabilization_time", def: 2 * time.Second, usage: "how long a new member must be healthy before it is given a vote"},
+		{key: "remove_dead_after", def: 24 * time.Hour, usage: "take a member out of the cluster after so long without a sign of life, if a majority remains; 0: never"},
+		{key: "state_check_interval", def: 5 * time.Second, usage: "how often the leader lets all replicas compare their state hash with its own; 0: never"},
+		{key: "scrub_interval", def: 24 * time.Hour, usage: "how often a node reads all it has stored and compares checksums; 0: never"},
 		{key: "max_memory", def: Bytes(0), usage: "refuse writes above this much memory; 0: no budget"},
-		{key: "min_free_disk", def: Bytes(256 << 20), usage: "refuse writes below this much free disk"},
+		{key: "min_free_disk", def: Bytes(256 << 20), usage: "refuse writes below this much free disk; 0: no budget"},
+		{key: "max_apply_lag", def: 16384, usage: "refuse writes while more committed log entries than this wait to be applied"},
 		{key: "max_index_backlog", def: 0, usage: "refuse writes while more vectors than this wait for the graph; 0: the default"},
 		{key: "index_workers", def: 0, usage: "goroutines of graph construction; 0: one per core"},
 		{key: "shutdown_timeout", def: 20 * time.Second, usage: "how long a graceful stop may take"},
@@ -98,9 +105,11 @@ type Serve struct {
 	GossipAddr          string        `koanf:"gossip_addr"`
 	AdvertiseGossipAddr string        `koanf:"advertise_gossip_addr"`
 	GossipKey           string        `koanf:"gossip_key"`
+	GossipKeyFile       string        `koanf:"gossip_key_file"`
 	Peers               string        `koanf:"peers"`
 	BootstrapExpect     int           `koanf:"bootstrap_expect"`
 	Zone                string        `koanf:"zone"`
+	ReadReplica         bool          `koanf:"read_replica"`
 	TLSCert             string        `koanf:"tls_cert"`
 	TLSKey              string        `koanf:"tls_key"`
 	TLSCA               string        `koanf:"tls_ca"`
@@ -112,8 +121,13 @@ type Serve struct {
 	TrailingLogs        uint64        `koanf:"trailing_logs"`
 	TrailingLogBytes    Bytes         `koanf:"trailing_log_bytes"`
 	MaxVoters           int           `koanf:"max_voters"`
+	StabilizationTime   time.Duration `koanf:"stabilization_time"`
+	RemoveDeadAfter     time.Duration `koanf:"remove_dead_after"`
+	StateCheckInterval  time.Duration `koanf:"state_check_interval"`
+	ScrubInterval       time.Duration `koanf:"scrub_interval"`
 	MaxMemory           Bytes         `koanf:"max_memory"`
 	MinFreeDisk         Bytes         `koanf:"min_free_disk"`
+	MaxApplyLag         uint64        `koanf:"max_apply_lag"`
 	MaxIndexBacklog     int           `koanf:"max_index_backlog"`
 	IndexWorkers        int           `koanf:"index_workers"`
 	ShutdownTimeout     time.Duration `koanf:"shutdown_timeout"`

@@ -3,9 +3,11 @@
 package settings
 
 import (
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +41,7 @@ func TestFlagsOverEnvironmentOverFileOverDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Zone != "flag" || c.MaxVoters != 3 || c.SnapshotInterval != 9*time.Minute || c.MaxMemory != 2<<30 ||
-		c.LogStore != "bolt" || c.RESTAddr != "[::1]:7000" || c.GRPCAddr != "[::1]:7001" || c.TrailingLogs != 10240 {
+		c.LogStore != "bolt" || c.RESTAddr != "[::1]:7000" || c.GRPCAddr != "[::1]:7001" || c.TrailingLogs != 65536 {
 		t.Fatalf("got %+v", c)
 	}
 	if !reflect.DeepEqual(c.UnknownEnv, []string{"AKIDB_TYPO"}) {
@@ -56,7 +58,8 @@ func TestFlagsOverEnvironmentOverFileOverDefaults(t *testing.T) {
 }
 
 func TestErrorsNameTheKey(t *testing.T) {
-	tls := []string{"--tls-cert", "a", "--tls-key", "b", "--tls-ca", "c"}
+	tls := slices.Clip([]string{"--tls-cert", "a", "--tls-key", "b", "--tls-ca", "c"})
+	key := base64.StdEncoding.EncodeToString(make([]byte, 32))
 	for _, tc := range []struct {
 		file string
 		env  []string
@@ -78,6 +81,19 @@ func TestErrorsNameTheKey(t *testing.T) {
 		{args: append(tls, "--log-store", "etcd"), want: "--log-store"},
 		{args: append(tls, "--heartbeat-timeout", "1ms"), want: "--heartbeat-timeout"},
 		{args: append(tls, "--gossip-key", "eA=="), want: "--gossip-key: key 1"},
+		{args: append(tls, "--gossip-key", key, "--gossip-key-file", "keys"), want: "--gossip-key and --gossip-key-file"},
+		{args: append(tls, "--gossip-key-file", "/nowhere/keys"), want: "--gossip-key-file: open /nowhere/keys"},
+		{args: append(tls, "--gossip-key", key), want: "--gossip-key without --gossip-addr"},
+		{args: append(tls, "--read-replica"), want: "--read-replica needs --peers"},
+		{args: append(tls, "--remove-dead-after", "1s"), want: "--remove-dead-after 1s is below 5s"},
+		{args: append(tls, "--stabilization-time", "-1s"), want: "--stabilization-time -1s"},
+		{args: append(tls, "--state-check-interval", "1ms"), want: "--state-check-interval 1ms is below 100ms"},
+		{args: append(tls, "--scrub-interval", "1s"), want: "--scrub-interval 1s is below 1m"},
+		{args: append(tls, "--snapshot-interval", "0s"), want: "--snapshot-interval 0s"},
+		{args: append(tls, "--max-apply-lag", "0"), want: "--max-apply-lag must be at least 1"},
+		{args: append(tls, "--max-apply-lag", "-4"), want: "max_apply_lag from flag"},
+		{args: append(tls, "--election-timeout", "100ms"), want: "--election-timeout 100ms is below --heartbeat-timeout"},
+		{args: append(tls, "--shutdown-timeout", "0s"), want: "--shutdown-timeout"},
 	} {
 		if _, err := load(t, tc.file, tc.env, tc.args...); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%q %q %q: got %v, want %q", tc.file, tc.env, tc.args, err, tc.want)
@@ -117,6 +133,33 @@ func TestBytesRoundTrip(t *testing.T) {
 	for _, in := range []string{"", "x", "-1", "1.5B", "NaN", "1e40"} {
 		if err := new(Bytes).Set(in); err == nil {
 			t.Errorf("%q accepted", in)
+		}
+	}
+}
+
+// Keys in a file are for rotation: a line each, the first encrypts.
+func TestGossipKeyFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one, two := make([]byte, 16), make([]byte, 32)
+	two[0] = 7
+	write("# new\n" + base64.StdEncoding.EncodeToString(two) + "\n\n  " + base64.StdEncoding.EncodeToString(one) + "\n")
+	c, err := load(t, "", nil, "--insecure-dev", "--gossip-addr", "127.0.0.1:7946", "--gossip-key-file", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := c.GossipKeys(); err != nil || !reflect.DeepEqual(keys, [][]byte{two, one}) {
+		t.Fatalf("%v, %v", keys, err)
+	}
+	for text, want := range map[string]string{"": "holds no key", "eA==\n": "key 1 is not 16, 24 or 32 bytes"} {
+		write(text)
+		if _, err := c.GossipKeys(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }

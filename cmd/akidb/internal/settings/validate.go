@@ -111,19 +111,68 @@ func (c *Serve) validate() error {
 	if c.MaxVoters < 1 {
 		bad("--max-voters must be at least 1")
 	}
-	for _, d := range []struct {
-		flag string
-		d    time.Duration
-	}{{"heartbeat-timeout", c.HeartbeatTimeout}, {"election-timeout", c.ElectionTimeout}} {
-		if d.d < 50*time.Millisecond {
-			bad("--%s %v is below 50ms: the cluster would elect leaders all day", d.flag, d.d)
-		}
+	if c.ShutdownTimeout <= 0 {
+		bad("--shutdown-timeout %v: want more than nothing", c.ShutdownTimeout)
 	}
-	if _, err := c.GossipKeys(); err != nil {
-		errs = append(errs, err)
-	}
+	errs = append(errs, c.validateCluster()...)
 	errs = append(errs, c.validateSecurity()...)
 	return errors.Join(errs...)
+}
+
+// validateCluster is about membership, gossip and the chores of a leader.
+func (c *Serve) validateCluster() []error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for _, d := range []struct {
+		flag    string
+		d, min  time.Duration
+		off     bool // 0 turns it off
+		because string
+	}{
+		{"heartbeat-timeout", c.HeartbeatTimeout, 50 * time.Millisecond, false, "the cluster would elect leaders all day"},
+		{"election-timeout", c.ElectionTimeout, 50 * time.Millisecond, false, "the cluster would elect leaders all day"},
+		{"election-timeout", c.ElectionTimeout, c.HeartbeatTimeout, false, "--heartbeat-timeout"},
+		{"snapshot-interval", c.SnapshotInterval, 100 * time.Millisecond, false, "snapshots would be all it does"},
+		{"stabilization-time", c.StabilizationTime, 100 * time.Millisecond, false, "nobody is known to be healthy so soon"},
+		{"remove-dead-after", c.RemoveDeadAfter, 5 * time.Second, true, "a restart would cost a member its place"},
+		{"state-check-interval", c.StateCheckInterval, 100 * time.Millisecond, true, "checks would be most of the log"},
+		{"scrub-interval", c.ScrubInterval, time.Minute, true, "the disk would never rest"},
+	} {
+		switch {
+		case d.off && d.d == 0 || d.d >= d.min:
+		case strings.HasPrefix(d.because, "--"):
+			bad("--%s %v is below %s %v", d.flag, d.d, d.because, d.min)
+		default:
+			bad("--%s %v is below %v: %s", d.flag, d.d, short(d.min), d.because)
+		}
+	}
+	if c.MaxApplyLag < 1 {
+		bad("--max-apply-lag must be at least 1")
+	}
+	if c.ReadReplica && c.Peers == "" {
+		bad("--read-replica needs --peers: a read replica founds no cluster, it joins one")
+	}
+	if c.GossipKey != "" && c.GossipKeyFile != "" {
+		bad("--gossip-key and --gossip-key-file: give one of them")
+	} else if _, err := c.GossipKeys(); err != nil {
+		errs = append(errs, err)
+	}
+	if c.GossipAddr == "" && c.GossipKey != "" {
+		bad("--gossip-key without --gossip-addr: gossip is off")
+	}
+	return errs
+}
+
+// short is a duration without trailing zero units: "1m" instead of "1m0s".
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 // validateSecurity refuses what would put data in front of strangers.
@@ -173,16 +222,37 @@ func (c *Serve) PeerList() []string {
 	return out
 }
 
-// GossipKeys decodes GossipKey.
+// GossipKeys decodes GossipKey, or reads GossipKeyFile: what it holds now, so
+// that keys can be rotated while the node runs.
 func (c *Serve) GossipKeys() ([][]byte, error) {
-	var out [][]byte
-	if c.GossipKey == "" {
-		return nil, nil
+	switch {
+	case c.GossipKey != "":
+		return decodeKeys("--gossip-key", strings.Split(c.GossipKey, ","))
+	case c.GossipKeyFile != "":
+		text, err := os.ReadFile(c.GossipKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("--gossip-key-file: %w", err)
+		}
+		var lines []string
+		for line := range strings.Lines(string(text)) {
+			if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+				lines = append(lines, line)
+			}
+		}
+		if len(lines) == 0 {
+			return nil, fmt.Errorf("--gossip-key-file: %s holds no key", c.GossipKeyFile)
+		}
+		return decodeKeys("--gossip-key-file", lines)
 	}
-	for i, s := range strings.Split(c.GossipKey, ",") {
+	return nil, nil
+}
+
+func decodeKeys(flag string, texts []string) ([][]byte, error) {
+	var out [][]byte
+	for i, s := range texts {
 		key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(s))
 		if err != nil || !slices.Contains([]int{16, 24, 32}, len(key)) {
-			return nil, fmt.Errorf("--gossip-key: key %d is not 16, 24 or 32 bytes in base64", i+1)
+			return nil, fmt.Errorf("%s: key %d is not 16, 24 or 32 bytes in base64", flag, i+1)
 		}
 		out = append(out, key)
 	}
