@@ -44,6 +44,18 @@ func (b *addressBook) learn(i *nodev1.NodeInfo) {
 	b.mu.Unlock()
 }
 
+// gossipAddrs are the gossip addresses that nodes told, by their raft address;
+// "" for those that take no part.
+func (b *addressBook) gossipAddrs() map[string]string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	out := make(map[string]string)
+	for _, i := range b.infos {
+		out[i.RaftAddr] = i.GossipAddr
+	}
+	return out
+}
+
 var _ raft.ServerAddressProvider = (*group)(nil)
 
 // ServerAddr is where a node is reached: the address it told, else that of the
@@ -284,7 +296,7 @@ func (n *Node) rejoin(ctx context.Context, replies []*nodev1.HelloReply) error {
 // helloAll introduces this node to every address it knows of and learns theirs.
 func (n *Node) helloAll(ctx context.Context) ([]*nodev1.HelloReply, error) {
 	addrs, err := n.peerAddrs(ctx)
-	req := &nodev1.HelloRequest{From: n.selfInfo(), ClusterId: n.g.clusterID(), Member: n.g.member.Load()}
+	req := &nodev1.HelloRequest{From: n.selfInfo(), ClusterId: n.g.clusterID(), Member: n.g.member.Load(), AppliedIndex: n.g.ad.applied()}
 	type answer struct {
 		r   *nodev1.HelloReply
 		err error
@@ -368,6 +380,7 @@ func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 	own := n.g.clusterID()
 	if f := req.From; f != nil && (own == "" || req.ClusterId == "" || req.ClusterId == own) && n.knows(f.NodeId) {
 		n.book.learn(f)
+		n.pilot.hear(f.NodeId, req.AppliedIndex)
 	}
 	choice := n.choice.Load()
 	if !n.g.member.Load() && (req.Member || choice != nil && (*choice)[0] == n.cfg.NodeID) {

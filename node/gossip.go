@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -33,6 +35,7 @@ type gossip struct {
 type gossiped struct {
 	info *nodev1.NodeInfo
 	left bool
+	at   time.Time
 }
 
 func startGossip(n *Node) (*gossip, error) {
@@ -66,6 +69,9 @@ func startGossip(n *Node) (*gossip, error) {
 		conf.Keyring = g.ring
 	}
 	conf.Delegate, conf.Events = g, g
+	conf.TCPTimeout = dialTimeout // a stop waits for a join under way
+	// A node may come back at another address as soon as it was found dead.
+	conf.DeadNodeReclaimTime = time.Second
 	conf.Logger = log.New(slogWriter{n.log}, "", 0)
 	if g.ml, err = memberlist.Create(conf); err != nil {
 		return nil, fmt.Errorf("node: start gossip on %s: %w", n.cfg.GossipAddr, err)
@@ -94,19 +100,43 @@ func (g *gossip) keepJoined() {
 			pause(g.n.ctx, 5*time.Second)
 			continue
 		}
-		addrs, _ := g.n.peerAddrs(g.n.ctx)
-		_, port, err := net.SplitHostPort(g.n.cfg.GossipAddr)
-		if err != nil {
-			return
-		}
-		for _, a := range addrs {
-			host, _, err := net.SplitHostPort(a)
-			if err != nil {
-				continue
+		for _, a := range g.addrs() {
+			if g.n.ctx.Err() != nil {
+				return
 			}
-			_, _ = g.ml.Join([]string{net.JoinHostPort(host, port)})
+			_, _ = g.ml.Join([]string{a})
 		}
 	}
+}
+
+// addrs are where gossip may reach others: what they told of themselves, and
+// behind the addresses of those that have not said anything yet, this node's own
+// gossip port.
+func (g *gossip) addrs() []string {
+	told := g.n.book.gossipAddrs()
+	_, port, err := net.SplitHostPort(g.n.cfg.GossipAddr)
+	if err != nil {
+		return nil
+	}
+	peers, _ := g.n.peerAddrs(g.n.ctx)
+	set := map[string]bool{}
+	for _, p := range peers {
+		host, _, err := net.SplitHostPort(p)
+		if err != nil {
+			continue
+		}
+		a := net.JoinHostPort(host, port)
+		if toldHost, toldPort, err := net.SplitHostPort(told[p]); err == nil {
+			if ip := net.ParseIP(toldHost); toldHost != "" && !ip.IsUnspecified() {
+				host = toldHost
+			}
+			a = net.JoinHostPort(host, toldPort)
+		}
+		set[a] = true
+	}
+	own := g.n.selfInfo().GossipAddr
+	delete(set, own)
+	return slices.Sorted(maps.Keys(set))
 }
 
 func splitHostPort(addr string) (string, int, error) {
@@ -161,25 +191,26 @@ func (n *Node) SetGossipKeys(keys [][]byte) error {
 	return nil
 }
 
-// health is "alive", "left", "dead" or, if gossip never saw the node, "".
-func (g *gossip) health(id string) string {
+// health is "alive", "suspect", "left", "dead" or, if gossip never saw the node,
+// ""; since is when it was found to have left or died.
+func (g *gossip) health(id string) (word string, since time.Time) {
 	for _, m := range g.ml.Members() {
 		if m.Name == id {
 			if m.State == memberlist.StateSuspect {
-				return "suspect"
+				return "suspect", since
 			}
-			return "alive"
+			return "alive", since
 		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if s, ok := g.seen[id]; ok {
 		if s.left {
-			return "left"
+			return "left", s.at
 		}
-		return "dead"
+		return "dead", s.at
 	}
-	return ""
+	return "", since
 }
 
 func (g *gossip) infos() []*nodev1.NodeInfo {
@@ -219,7 +250,7 @@ func (g *gossip) saw(m *memberlist.Node, left bool) {
 		info = nil
 	}
 	g.mu.Lock()
-	g.seen[m.Name] = gossiped{info, left}
+	g.seen[m.Name] = gossiped{info, left, time.Now()}
 	g.mu.Unlock()
 }
 

@@ -87,23 +87,25 @@ func (n *Node) Members() []Member {
 	return out
 }
 
-// health is gossip's word, else what the members said themselves and when.
+// health is gossip's word, unless the member said something itself since; without
+// gossip, what it said itself and when.
 func (n *Node) health(id string) string {
+	_, heard, ok := n.pilot.heardOf(id)
+	silent := time.Since(heard)
 	if n.gossip != nil {
-		if h := n.gossip.health(id); h != "" {
+		if h, since := n.gossip.health(id); h != "" && !(heard.After(since) && silent < 2*helloPauseMax) {
 			return h
 		}
 	}
-	if _, at, ok := n.pilot.heardOf(id); ok {
-		switch d := time.Since(at); {
-		case d < 2*helloPauseMax:
-			return "alive"
-		case d < 5*helloPauseMax:
-			return "suspect"
-		}
-		return "dead"
+	switch {
+	case !ok:
+		return "unknown"
+	case silent < 2*helloPauseMax:
+		return "alive"
+	case silent < 5*helloPauseMax:
+		return "suspect"
 	}
-	return "unknown"
+	return "dead"
 }
 
 // Status describes this node; it works without a leader.

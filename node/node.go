@@ -285,8 +285,11 @@ func (n *Node) ID() string { return n.cfg.NodeID }
 func (n *Node) RaftAddr() string { return n.cfg.AdvertiseAddr }
 
 func (n *Node) selfInfo() *nodev1.NodeInfo {
+	gossipAddr := n.cfg.AdvertiseGossipAddr
+	setDefault(&gossipAddr, n.cfg.GossipAddr)
 	return &nodev1.NodeInfo{
-		NodeId: n.cfg.NodeID, RaftAddr: n.cfg.AdvertiseAddr, GrpcAddr: n.cfg.GRPCAddr, RestAddr: n.cfg.RESTAddr,
+		GossipAddr: gossipAddr,
+		NodeId:     n.cfg.NodeID, RaftAddr: n.cfg.AdvertiseAddr, GrpcAddr: n.cfg.GRPCAddr, RestAddr: n.cfg.RESTAddr,
 		Zone: n.cfg.Zone, Version: n.cfg.Version, MaxClusterVersion: maxClusterVersion,
 		ReadReplica: n.cfg.ReadReplica,
 	}

@@ -124,14 +124,12 @@ func TestGossipKeysAreReplaced(t *testing.T) {
 		addrs[n] = freeAddr(t)
 		c.start(n)
 	}
-	// Ports differ on this one machine, so the peers are named to gossip itself.
-	join := func() {
-		_, _ = c.nodes["n1"].gossip.ml.Join([]string{addrs["n2"]})
+	// Ports differ on this one machine: the nodes tell each other where gossip is.
+	health := func(at, of string) string {
+		h, _ := c.nodes[at].gossip.health(of)
+		return h
 	}
-	join()
-	alive := func() bool {
-		return c.nodes["n1"].gossip.health("n2") == "alive" && c.nodes["n2"].gossip.health("n1") == "alive"
-	}
+	alive := func() bool { return health("n1", "n2") == "alive" && health("n2", "n1") == "alive" }
 	c.wait("gossip to see both", alive)
 	for _, keys := range [][][]byte{{oldKey, newKey}, {newKey, oldKey}, {newKey}} {
 		for _, n := range c.names {
@@ -142,7 +140,7 @@ func TestGossipKeysAreReplaced(t *testing.T) {
 	}
 	c.stop("n2")
 	c.wait("gossip to notice that n2 is gone", func() bool {
-		h := c.nodes["n1"].gossip.health("n2")
+		h := health("n1", "n2")
 		return h == "left" || h == "dead"
 	})
 }

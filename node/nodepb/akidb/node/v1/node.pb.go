@@ -169,7 +169,9 @@ type NodeInfo struct {
 	Version           string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	MaxClusterVersion uint32                 `protobuf:"varint,7,opt,name=max_cluster_version,json=maxClusterVersion,proto3" json:"max_cluster_version,omitempty"`
 	// Never to be given a vote.
-	ReadReplica   bool `protobuf:"varint,8,opt,name=read_replica,json=readReplica,proto3" json:"read_replica,omitempty"`
+	ReadReplica bool `protobuf:"varint,8,opt,name=read_replica,json=readReplica,proto3" json:"read_replica,omitempty"`
+	// Where gossip reaches it; empty if it takes no part.
+	GossipAddr    string `protobuf:"bytes,9,opt,name=gossip_addr,json=gossipAddr,proto3" json:"gossip_addr,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -260,6 +262,13 @@ func (x *NodeInfo) GetReadReplica() bool {
 	return false
 }
 
+func (x *NodeInfo) GetGossipAddr() string {
+	if x != nil {
+		return x.GossipAddr
+	}
+	return ""
+}
+
 type Server struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	NodeId   string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
@@ -336,7 +345,8 @@ type HelloRequest struct {
 	From      *NodeInfo              `protobuf:"bytes,1,opt,name=from,proto3" json:"from,omitempty"`
 	ClusterId string                 `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	// As in HelloReply.
-	Member        bool `protobuf:"varint,3,opt,name=member,proto3" json:"member,omitempty"`
+	Member        bool   `protobuf:"varint,3,opt,name=member,proto3" json:"member,omitempty"`
+	AppliedIndex  uint64 `protobuf:"varint,4,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -390,6 +400,13 @@ func (x *HelloRequest) GetMember() bool {
 		return x.Member
 	}
 	return false
+}
+
+func (x *HelloRequest) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
 }
 
 type HelloReply struct {
@@ -1656,7 +1673,7 @@ var File_akidb_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x18akidb/node/v1/node.proto\x12\rakidb.node.v1\"\xfb\x01\n" +
+	"\x18akidb/node/v1/node.proto\x12\rakidb.node.v1\"\x9c\x02\n" +
 	"\bNodeInfo\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x1b\n" +
@@ -1665,17 +1682,20 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\x04zone\x18\x05 \x01(\tR\x04zone\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12.\n" +
 	"\x13max_cluster_version\x18\a \x01(\rR\x11maxClusterVersion\x12!\n" +
-	"\fread_replica\x18\b \x01(\bR\vreadReplica\"}\n" +
+	"\fread_replica\x18\b \x01(\bR\vreadReplica\x12\x1f\n" +
+	"\vgossip_addr\x18\t \x01(\tR\n" +
+	"gossipAddr\"}\n" +
 	"\x06Server\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x14\n" +
 	"\x05voter\x18\x03 \x01(\bR\x05voter\x12'\n" +
-	"\x0fconfigured_addr\x18\x04 \x01(\tR\x0econfiguredAddr\"r\n" +
+	"\x0fconfigured_addr\x18\x04 \x01(\tR\x0econfiguredAddr\"\x97\x01\n" +
 	"\fHelloRequest\x12+\n" +
 	"\x04from\x18\x01 \x01(\v2\x17.akidb.node.v1.NodeInfoR\x04from\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x16\n" +
-	"\x06member\x18\x03 \x01(\bR\x06member\"\xdb\x02\n" +
+	"\x06member\x18\x03 \x01(\bR\x06member\x12#\n" +
+	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\"\xdb\x02\n" +
 	"\n" +
 	"HelloReply\x12+\n" +
 	"\x04node\x18\x01 \x01(\v2\x17.akidb.node.v1.NodeInfoR\x04node\x12\x1d\n" +
