@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
 
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
@@ -230,14 +231,33 @@ func (n *Node) Leave(ctx context.Context) error {
 	return n.RemoveMember(ctx, n.cfg.NodeID)
 }
 
-// change runs a membership operation at the leader. All of them have the same
-// outcome when repeated, so they are tried again until the context ends.
+// change runs a membership operation at the leader.
 func (n *Node) change(ctx context.Context, req *nodev1.MemberRequest) error {
+	return n.atLeader(ctx, func(ctx context.Context) error { return n.changeHere(ctx, req) }, methodMember, req, &nodev1.MemberReply{})
+}
+
+// atLeader runs an operation on the leader: here, or by asking for it. It must
+// have the same outcome when repeated, since it is tried again until the context
+// ends; an election under way is so waited for.
+func (n *Node) atLeader(ctx context.Context, here func(context.Context) error, m method, req, reply proto.Message) error {
 	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
+	once := func() error {
+		if n.isClosing() {
+			return ErrClosed
+		}
+		id, addr := n.g.leader()
+		switch id {
+		case "":
+			return ErrNoLeader
+		case n.cfg.NodeID:
+			return here(ctx)
+		}
+		return n.rpc.call(ctx, addr, laneControl, m, req, reply)
+	}
 	for {
 		changed := n.g.changed()
-		err := n.changeOnce(ctx, req)
+		err := once()
 		retry := errors.Is(err, ErrNotLeader) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrUnknownOutcome) || errors.Is(err, errNotSent)
 		if err == nil || !retry || ctx.Err() != nil {
 			n.g.unwatch(changed)
@@ -246,20 +266,6 @@ func (n *Node) change(ctx context.Context, req *nodev1.MemberRequest) error {
 		n.g.awaitChange(ctx, changed)
 		n.g.unwatch(changed)
 	}
-}
-
-func (n *Node) changeOnce(ctx context.Context, req *nodev1.MemberRequest) error {
-	if n.isClosing() {
-		return ErrClosed
-	}
-	id, addr := n.g.leader()
-	switch id {
-	case "":
-		return ErrNoLeader
-	case n.cfg.NodeID:
-		return n.changeHere(ctx, req)
-	}
-	return n.rpc.call(ctx, addr, laneControl, methodMember, req, &nodev1.MemberReply{})
 }
 
 // changeHere carries a membership operation out on the leader.

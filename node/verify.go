@@ -27,24 +27,16 @@ const holdTimeout = 3 * time.Second
 // holds new entries back for the moment that the members need to reach the
 // same index, so that the answer is exact under load too.
 func (n *Node) Verify(ctx context.Context) ([]MemberHash, error) {
-	ctx, cancel := withDefaultTimeout(ctx)
-	defer cancel()
-	// An election under way is waited for, as a read would.
-	if err := n.g.reads.linearizable(ctx); err != nil {
-		return nil, err
-	}
-	id, addr := n.g.leader()
-	if id == n.cfg.NodeID {
-		return n.verifyHere(ctx)
-	}
-	if id == "" {
-		return nil, ErrNoLeader
-	}
+	var out []MemberHash
 	var r nodev1.VerifyReply
-	if err := n.rpc.call(ctx, addr, laneControl, methodVerify, &nodev1.VerifyRequest{}, &r); err != nil {
-		return nil, err
+	err := n.atLeader(ctx, func(ctx context.Context) (err error) {
+		out, err = n.verifyHere(ctx)
+		return err
+	}, methodVerify, &nodev1.VerifyRequest{}, &r)
+	if err != nil || out != nil {
+		return out, err
 	}
-	out := make([]MemberHash, len(r.Members))
+	out = make([]MemberHash, len(r.Members))
 	for i, m := range r.Members {
 		out[i] = MemberHash{NodeID: m.NodeId, AppliedIndex: m.AppliedIndex, StateHash: hex.EncodeToString(m.StateHash), GraphHash: m.GraphHash, Err: m.Error}
 	}
@@ -72,7 +64,7 @@ func (n *Node) verifyHere(ctx context.Context) ([]MemberHash, error) {
 	defer cancel()
 	release, err := n.g.props.hold(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("entries under way were not applied within %v: %w", holdTimeout, err)
 	}
 	defer release()
 	p, err := n.g.reads.local.do(ctx)
