@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime/debug"
 	rtmetrics "runtime/metrics"
 	"sync/atomic"
 	"time"
@@ -27,9 +28,14 @@ type budgets struct {
 	others atomic.Bool
 	// backlog is the largest number of vectors a local index is behind.
 	backlog atomic.Int64
+	freed   time.Time // when Go's heap last gave back what it could; only sample touches it
 }
 
-const budgetInterval = 200 * time.Millisecond
+const (
+	budgetInterval = 200 * time.Millisecond
+	// freeInterval is how often a node above its memory budget collects its heap.
+	freeInterval = 2 * time.Second
+)
 
 func newBudgets(n *Node) *budgets {
 	b := &budgets{n: n}
@@ -58,7 +64,14 @@ func (b *budgets) sample() {
 		}
 		b.low.Store(b.free.Load() < limit)
 	}
-	b.memory.Store(residentBytes())
+	memory := residentBytes()
+	if most := b.n.cfg.MaxMemoryBytes; most > 0 && memory > most && time.Since(b.freed) > freeInterval {
+		// What Go's heap does not need any more counts too, and where nothing is
+		// written nothing is collected: Go would keep it for minutes.
+		debug.FreeOSMemory()
+		memory, b.freed = residentBytes(), time.Now()
+	}
+	b.memory.Store(memory)
 	if b.n.g != nil && b.n.g.m != nil {
 		b.backlog.Store(int64(b.n.g.m.Backlog()))
 	}

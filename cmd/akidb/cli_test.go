@@ -79,8 +79,16 @@ func akidbBinary(dir string) string {
 
 func startTestCluster(t *testing.T, nodes int, flags ...string) (*localcluster.Cluster, *client.Client) {
 	t.Helper()
-	dir := t.TempDir()
-	c, cleanup, err := startLocal(t.Context(), localcluster.Options{Binary: akidbBinary(dir), Dir: dir, Nodes: nodes, Flags: flags})
+	return startTestClusterWith(t, localcluster.Options{Nodes: nodes, Flags: flags})
+}
+
+// startTestClusterWith starts a cluster of the test binary in a directory of the
+// test.
+func startTestClusterWith(t *testing.T, o localcluster.Options) (*localcluster.Cluster, *client.Client) {
+	t.Helper()
+	o.Dir = t.TempDir()
+	o.Binary = akidbBinary(o.Dir)
+	c, cleanup, err := startLocal(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}

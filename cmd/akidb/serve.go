@@ -106,7 +106,13 @@ func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error
 	err = errors.Join(err, api.Stop(stopCtx))
 	// 3. Metrics stay until the last request is counted.
 	err = errors.Join(err, metrics.Shutdown(stopCtx), serving.Wait())
-	// 4. The node: deferred above.
+	// 4. Nobody asks this node any more, so it can go for good.
+	if cfg.LeaveOnStop {
+		if lerr := n.Leave(stopCtx); lerr != nil {
+			log.Error("still a member: take it out with akidb cluster remove", "err", lerr)
+		}
+	}
+	// 5. The node: deferred above.
 	return err
 }
 

@@ -14,3 +14,9 @@ func childAttr() *syscall.SysProcAttr {
 }
 
 func stopSignal() os.Signal { return syscall.SIGTERM }
+
+// Pause stops the process where it stands; Resume lets it go on.
+func (n *Node) Pause() { n.signal(syscall.SIGSTOP) }
+
+// Resume is described at Pause.
+func (n *Node) Resume() { n.signal(syscall.SIGCONT) }

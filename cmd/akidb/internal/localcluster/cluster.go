@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,8 @@ type Options struct {
 	Dir    string   // keeps everything; made if it is not there
 	Nodes  int      // of a new cluster; one kept in Dir has its own number
 	Flags  []string // further flags of `akidb serve`
+	// Prepare, if not nil, is called before each node's first start.
+	Prepare func(*Node) error
 }
 
 // Cluster is a running cluster.
@@ -42,13 +45,15 @@ type Cluster struct {
 
 	opt     Options
 	layout  layout
-	ports   *localport.Reservation // of a new cluster; nil for a resumed one
+	ca      *certs.Authority
+	ports   []*localport.Reservation // none of a resumed cluster
 	spawner *spawner
 }
 
 // layout is what a directory remembers of its cluster.
 type layout struct {
 	GossipKey string  `json:"gossip_key"`
+	Founders  int     `json:"founders,omitempty"` // 0: all nodes
 	Nodes     []*Node `json:"nodes"`
 }
 
@@ -69,25 +74,79 @@ func Start(o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{CACert: ca.Path, opt: o}
+	c := &Cluster{CACert: ca.Path, opt: o, ca: ca}
 	if err := c.plan(); err != nil {
 		return nil, err
 	}
 	c.Nodes = c.layout.Nodes
-	c.spawner = newSpawner()
 	for _, n := range c.Nodes {
 		n.cluster = c
-		if err := os.MkdirAll(n.home(), 0o700); err != nil {
-			return nil, errors.Join(err, c.Close(context.Background()))
-		}
-		if _, _, err := ca.Issue(n.home(), n.ID); err != nil {
-			return nil, errors.Join(err, c.Close(context.Background()))
-		}
-		if err := n.Start(); err != nil {
+	}
+	c.spawner = newSpawner()
+	for _, n := range c.Nodes {
+		if err := c.first(n); err != nil {
 			return nil, errors.Join(err, c.Close(context.Background()))
 		}
 	}
 	return c, nil
+}
+
+// first prepares a node and starts it.
+func (c *Cluster) first(n *Node) error {
+	n.cluster = c
+	if err := os.MkdirAll(n.home(), 0o700); err != nil {
+		return err
+	}
+	if _, _, err := c.ca.Issue(n.home(), n.ID); err != nil {
+		return err
+	}
+	if c.opt.Prepare != nil {
+		if err := c.opt.Prepare(n); err != nil {
+			return err
+		}
+	}
+	return n.Start()
+}
+
+// Add starts one more node, which joins the cluster; flags are for it alone. Not
+// to be called while other methods run.
+func (c *Cluster) Add(flags ...string) (*Node, error) {
+	if c.layout.Founders == 0 {
+		c.layout.Founders = len(c.Nodes)
+	}
+	last := 0
+	for _, n := range c.Nodes {
+		var i int
+		if _, err := fmt.Sscanf(n.ID, "n%d", &i); err == nil {
+			last = max(last, i)
+		}
+	}
+	n := &Node{ID: fmt.Sprintf("n%d", last+1), cluster: c, flags: flags}
+	if err := n.Readdress(); err != nil {
+		return nil, err
+	}
+	c.Nodes = append(c.Nodes, n)
+	if err := c.save(); err != nil {
+		return nil, err
+	}
+	return n, c.first(n)
+}
+
+// Forget takes a node that was stopped for good out of the list. Not to be called
+// while other methods run.
+func (c *Cluster) Forget(n *Node) error {
+	c.Nodes = slices.DeleteFunc(c.Nodes, func(m *Node) bool { return m == n })
+	return c.save()
+}
+
+// save keeps the layout in Dir.
+func (c *Cluster) save() error {
+	c.layout.Nodes = c.Nodes
+	text, err := json.MarshalIndent(c.layout, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(c.opt.Dir, layoutFile), text, 0o600)
 }
 
 // plan reads the layout of Dir or makes one.
@@ -110,18 +169,14 @@ func (c *Cluster) plan() error {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // does not fail
 	c.layout.GossipKey = base64.StdEncoding.EncodeToString(key)
-	if c.ports, err = localport.Reserve(5 * c.opt.Nodes); err != nil {
-		return err
-	}
 	for i := range c.opt.Nodes {
-		addr := func(k int) string { return c.ports.Addr(5*i + k) }
-		c.layout.Nodes = append(c.layout.Nodes, &Node{ID: fmt.Sprintf("n%d", i+1),
-			REST: addr(0), GRPC: addr(1), Raft: addr(2), Gossip: addr(3), Metrics: addr(4)})
+		n := &Node{ID: fmt.Sprintf("n%d", i+1), cluster: c}
+		if err := n.Readdress(); err != nil {
+			return err
+		}
+		c.Nodes = append(c.Nodes, n)
 	}
-	if text, err = json.MarshalIndent(c.layout, "", "  "); err != nil {
-		return err
-	}
-	return os.WriteFile(path, text, 0o600)
+	return c.save()
 }
 
 // Peers is --peers for every node.
@@ -182,7 +237,12 @@ func (c *Cluster) WaitReady(ctx context.Context) error {
 func (c *Cluster) Leader(ctx context.Context, cl *client.Client) (*Node, error) {
 	for {
 		for _, n := range c.Nodes {
-			st, err := cl.Status(ctx, n.GRPC)
+			if n.running() == nil {
+				continue
+			}
+			attempt, cancel := context.WithTimeout(ctx, time.Second) // it may be paused
+			st, err := cl.Status(attempt, n.GRPC)
+			cancel()
 			if err == nil && st.LeaderId == n.ID {
 				return n, nil
 			}
@@ -214,8 +274,8 @@ func (c *Cluster) Close(ctx context.Context) error {
 		errs = append(errs, n.wait(ctx))
 	}
 	c.spawner.close()
-	if c.ports != nil {
-		c.ports.Close()
+	for _, p := range c.ports {
+		p.Close()
 	}
 	return errors.Join(errs...)
 }
@@ -230,6 +290,14 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	}
+}
+
+// founders is --bootstrap-expect of every node.
+func (c *Cluster) founders() int {
+	if c.layout.Founders > 0 {
+		return c.layout.Founders
+	}
+	return len(c.Nodes)
 }
 
 // AddFlags gives further flags of `akidb serve` to nodes that are started from

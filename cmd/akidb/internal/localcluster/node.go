@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/akidb/akidb/client"
+	"github.com/akidb/akidb/internal/localport"
 )
 
 // Node is one process of the cluster.
@@ -28,6 +29,8 @@ type Node struct {
 	Metrics string `json:"metrics"`
 
 	cluster *Cluster
+	flags   []string // of this node alone
+	binary  string   // if it is not the cluster's
 
 	mu   sync.Mutex // guards the field below
 	proc *process   // nil while it does not run
@@ -76,13 +79,17 @@ func (n *Node) Start() error {
 		"--gossip-addr", n.Gossip, "--gossip-key", c.layout.GossipKey,
 		// The nodes share this machine's cores, so each builds with its share.
 		"--index-workers", fmt.Sprint(max(1, runtime.NumCPU()/len(c.Nodes))),
-		"--peers", c.peers(), "--bootstrap-expect", fmt.Sprint(len(c.Nodes)),
+		"--peers", c.peers(), "--bootstrap-expect", fmt.Sprint(c.founders()),
 		"--tls-cert", filepath.Join(n.home(), n.ID+".crt"), "--tls-key", filepath.Join(n.home(), n.ID+".key"), "--tls-ca", c.CACert}
 	log, err := os.OpenFile(n.LogPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(c.opt.Binary, append(args, c.opt.Flags...)...)
+	binary := c.opt.Binary
+	if n.binary != "" {
+		binary = n.binary
+	}
+	cmd := exec.Command(binary, append(append(args, c.opt.Flags...), n.flags...)...)
 	cmd.Dir = n.home() // a config.toml of the caller's directory is not the node's
 	cmd.Env = childEnv(os.Environ())
 	cmd.Stdout, cmd.Stderr = log, log
@@ -112,6 +119,33 @@ func childEnv(environ []string) []string {
 		}
 	}
 	return out
+}
+
+// SetFlags gives a node flags of its own, and SetBinary another binary, from its
+// next start on.
+func (n *Node) SetFlags(flags ...string) { n.flags = flags }
+
+// SetBinary is described at SetFlags.
+func (n *Node) SetBinary(path string) { n.binary = path }
+
+// Readdress gives a node that does not run other addresses.
+func (n *Node) Readdress() error {
+	r, err := localport.Reserve(5)
+	if err != nil {
+		return err
+	}
+	n.cluster.ports = append(n.cluster.ports, r)
+	n.REST, n.GRPC, n.Raft, n.Gossip, n.Metrics = r.Addr(0), r.Addr(1), r.Addr(2), r.Addr(3), r.Addr(4)
+	return nil
+}
+
+// Wipe removes the data of a node that does not run, as a lost disk does.
+func (n *Node) Wipe() error {
+	names, err := os.ReadDir(n.DataDir()) // not the directory, which may be a mount
+	for _, f := range names {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(n.DataDir(), f.Name())))
+	}
+	return err
 }
 
 // Kill ends the process with SIGKILL and waits for its end.

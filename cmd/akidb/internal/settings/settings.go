@@ -71,6 +71,7 @@ func table() []setting {
 		{key: "snapshot_threshold", def: 16384, usage: "log entries since the last snapshot that make one worth it"},
 		{key: "trailing_logs", def: 65536, usage: "log entries kept behind a snapshot for slow followers"},
 		{key: "trailing_log_bytes", def: Bytes(256 << 20), usage: "log bytes kept behind a snapshot for slow followers"},
+		{key: "leave_on_stop", def: false, usage: "leave the cluster at a graceful stop, for members that come and go; started again, it joins again"},
 		{key: "max_voters", def: 5, usage: "members that vote; further ones are read replicas"},
 		{key: "stabilization_time", def: 2 * time.Second, usage: "how long a new member must be healthy before it is given a vote"},
 		{key: "remove_dead_after", def: 24 * time.Hour, usage: "take a member out of the cluster after so long without a sign of life, if a majority remains; 0: never"},
@@ -120,6 +121,7 @@ type Serve struct {
 	SnapshotThreshold   uint64        `koanf:"snapshot_threshold"`
 	TrailingLogs        uint64        `koanf:"trailing_logs"`
 	TrailingLogBytes    Bytes         `koanf:"trailing_log_bytes"`
+	LeaveOnStop         bool          `koanf:"leave_on_stop"`
 	MaxVoters           int           `koanf:"max_voters"`
 	StabilizationTime   time.Duration `koanf:"stabilization_time"`
 	RemoveDeadAfter     time.Duration `koanf:"remove_dead_after"`
