@@ -221,8 +221,17 @@ func (g *group) openCore() (_ *raftCore, err error) {
 	}
 	ls.holdBack = g.snaps.oldestExport
 	ls.observe = g.met.observeAppend
+	g.ad.attach(ls.ahead.await, ls.onFail)
+	ls.start()
+	defer func() {
+		if err != nil {
+			ls.ahead.close()
+		}
+	}()
 	c.stream = newStreamLayer(g.mux, g.id, g.cfg.AdvertiseAddr)
-	c.trans = newGroupTransport(c.stream, g, hlog.Named("transport"), g.admit)
+	c.trans = newGroupTransport(c.stream, g, hlog.Named("transport"), func(rpc raft.RPC, forward func(raft.RPC)) bool {
+		return g.admit(ls, rpc, forward)
+	}, ls.ahead.commitLimit)
 	conf := g.raftConfig(c)
 	conf.Logger = hlog
 	c.r, err = raft.NewRaft(conf, g.ad, ls, g.stable, g.snaps, c.trans)
@@ -352,7 +361,7 @@ func (g *group) fitLog(ls *logStore) error {
 }
 
 // admit looks at a message before Raft does; see groupTransport.
-func (g *group) admit(rpc raft.RPC, forward func(raft.RPC)) bool {
+func (g *group) admit(ls *logStore, rpc raft.RPC, forward func(raft.RPC)) bool {
 	if !g.member.Load() {
 		rpc.Respond(nil, errNotMember)
 		return false
@@ -362,6 +371,13 @@ func (g *group) admit(rpc raft.RPC, forward func(raft.RPC)) bool {
 			rpc.Respond(nil, ErrClosed)
 		}
 		return false
+	}
+	if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
+		// The answer counts what this node holds.
+		if err := ls.ahead.settle(req.Term); err != nil {
+			rpc.Respond(nil, err)
+			return false
+		}
 	}
 	return true
 }
@@ -491,6 +507,7 @@ func (g *group) closeCore(c *raftCore) {
 	close(c.stop)
 	c.wg.Wait()
 	c.trans.Close()
+	c.ls.ahead.close()
 	if err := c.ls.under.Close(); err != nil {
 		g.log.Warn("close log", "err", err)
 	}
@@ -630,6 +647,7 @@ func (g *group) establish(ctx context.Context, c *raftCore, term uint64) bool {
 		}
 		if c.r.State() == raft.Leader && c.r.CurrentTerm() == term {
 			g.established.Store(term)
+			c.ls.ahead.allow(term)
 			g.log.Info("leading", "term", term, "index", f.Index())
 			g.poke()
 			return true

@@ -146,6 +146,7 @@ type logStore struct {
 	onFail   func(error)
 	observe  func(entries, bytes int, d time.Duration)
 	holdBack func() uint64 // entries above this index must stay; 0 for no limit
+	ahead    *ahead
 
 	mu     sync.Mutex // guards the fields below
 	cache  []*raft.Log
@@ -160,7 +161,10 @@ var (
 )
 
 func newLogStore(under closableLogStore, keep retention) (*logStore, error) {
-	s := &logStore{under: under, keep: keep, onFail: func(error) {}, observe: func(int, int, time.Duration) {}, holdBack: func() uint64 { return 0 }}
+	s := &logStore{
+		under: under, keep: keep, onFail: func(error) {}, observe: func(int, int, time.Duration) {},
+		holdBack: func() uint64 { return 0 },
+	}
 	first, err := under.FirstIndex()
 	if err != nil {
 		return nil, err
@@ -169,6 +173,7 @@ func newLogStore(under closableLogStore, keep retention) (*logStore, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.ahead = newAhead(last)
 	// The sizes of old entries are needed for the byte budget only.
 	var l raft.Log
 	for i := first; i != 0 && i <= last; i++ {
@@ -184,8 +189,26 @@ func newLogStore(under closableLogStore, keep retention) (*logStore, error) {
 // leaving a gap.
 func (s *logStore) IsMonotonic() bool { return true }
 
-func (s *logStore) FirstIndex() (uint64, error) { return s.under.FirstIndex() }
-func (s *logStore) LastIndex() (uint64, error)  { return s.under.LastIndex() }
+// FirstIndex is the oldest entry there is, 0 for none.
+func (s *logStore) FirstIndex() (uint64, error) {
+	if err := s.ahead.drain(); err != nil {
+		return 0, err
+	}
+	return s.under.FirstIndex()
+}
+
+// LastIndex is the newest entry there is, 0 for none.
+func (s *logStore) LastIndex() (uint64, error) {
+	if err := s.ahead.drain(); err != nil {
+		return 0, err
+	}
+	return s.under.LastIndex()
+}
+
+// start begins to write ahead; stop ends it, before the log is closed.
+func (s *logStore) start() {
+	go s.ahead.run(s.under.StoreLogs, func(n, bytes int, d time.Duration) { s.observe(n, bytes, d) }, s.fail)
+}
 
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 	s.mu.Lock()
@@ -200,36 +223,70 @@ func (s *logStore) GetLog(index uint64, l *raft.Log) error {
 
 func (s *logStore) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
+// StoreLogs returns when the entries are on the disk, or, on an established
+// leader, when the writer has them; see ahead.
 func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if err := s.failure(); err != nil {
 		return err
+	}
+	// In the cache first: replication may ask for an entry at once, and until it
+	// is flushed the cache is the only place that has it.
+	keep := make([]*raft.Log, len(logs))
+	copies := make([]raft.Log, len(logs))
+	for i, l := range logs {
+		copies[i] = *l
+		keep[i] = &copies[i]
+	}
+	if s.writesAhead(keep) {
+		return nil
+	}
+	if err := s.ahead.drain(); err != nil {
+		return s.fail(fmt.Errorf("node: append to log: %w", err))
 	}
 	start := time.Now()
 	if err := s.under.StoreLogs(logs); err != nil {
 		return s.fail(fmt.Errorf("node: append to log: %w", err))
 	}
+	s.ahead.flushed(logs[len(logs)-1].Index)
 	s.mu.Lock()
-	bytes := 0
-	for _, l := range logs {
-		c := *l
-		s.remember(&c)
-		s.sizes.push(l.Index, len(l.Data))
-		bytes += len(l.Data)
-	}
+	bytes := s.rememberAll(keep)
 	s.mu.Unlock()
 	s.observe(len(logs), bytes, time.Since(start))
 	return nil
 }
 
-// remember appends to the cache; the caller holds mu.
-func (s *logStore) remember(l *raft.Log) {
+// writesAhead leaves the entries to the writer, if they may be.
+func (s *logStore) writesAhead(logs []*raft.Log) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.ahead.take(logs) {
+		return false
+	}
+	s.rememberAll(logs)
+	return true
+}
+
+// rememberAll takes note of new entries; the caller holds mu.
+func (s *logStore) rememberAll(logs []*raft.Log) (bytes int) {
+	durable := s.ahead.commitLimit()
+	for _, l := range logs {
+		s.remember(l, durable)
+		s.sizes.push(l.Index, len(l.Data))
+		bytes += len(l.Data)
+	}
+	return bytes
+}
+
+// remember appends to the cache, which loses its oldest entries for that unless
+// they are nowhere else; the caller holds mu.
+func (s *logStore) remember(l *raft.Log, durable uint64) {
 	if n := len(s.cache); n > 0 && l.Index != s.cache[n-1].Index+1 {
 		s.cache, s.bytes = nil, 0
 	}
 	s.cache = append(s.cache, l)
 	s.bytes += len(l.Data)
 	drop := 0
-	for len(s.cache)-drop > 1 && (len(s.cache)-drop > logCacheEntries || s.bytes > logCacheBytes) {
+	for len(s.cache)-drop > 1 && s.cache[drop].Index <= durable && (len(s.cache)-drop > logCacheEntries || s.bytes > logCacheBytes) {
 		s.bytes -= len(s.cache[drop].Data)
 		s.cache[drop] = nil
 		drop++
@@ -246,7 +303,7 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 	if err := s.failure(); err != nil {
 		return err
 	}
-	last, err := s.under.LastIndex()
+	last, err := s.LastIndex()
 	if err != nil {
 		return s.fail(err)
 	}
@@ -257,6 +314,9 @@ func (s *logStore) DeleteRange(lo, hi uint64) error {
 	}
 	if err := s.under.DeleteRange(lo, hi); err != nil {
 		return s.fail(fmt.Errorf("node: truncate log: %w", err))
+	}
+	if hi >= last {
+		s.ahead.flushed(lo - 1)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -63,6 +63,11 @@ type adapter struct {
 	snaps *snapshotStore
 	// onApply is called after each batch with the entries; it must not block.
 	onApply func(logs []*raft.Log)
+	// await returns once entries up to an index may be applied; onHeld is told of
+	// an error of it, after which nothing is applied until attach.
+	await  func(index uint64) error
+	onHeld func(error)
+	held   error // of Raft's applying goroutine
 
 	mu   sync.Mutex // guards the fields below
 	seen uint64
@@ -75,8 +80,27 @@ var _ raft.BatchingFSM = (*adapter)(nil)
 // Apply is ApplyBatch of one entry.
 func (a *adapter) Apply(l *raft.Log) any { return a.ApplyBatch([]*raft.Log{l})[0] }
 
-// ApplyBatch passes entries on and wakes those who wait for them.
+// attach is called before another Raft applies to the machine.
+func (a *adapter) attach(await func(index uint64) error, onHeld func(error)) {
+	a.await, a.onHeld, a.held = await, onHeld, nil
+}
+
+// ApplyBatch passes entries on and wakes those who wait for them. If this node
+// could not flush the entries they are not applied, and each response is an
+// error wrapping ErrUnknownOutcome: the followers may hold them.
 func (a *adapter) ApplyBatch(logs []*raft.Log) []any {
+	if a.await != nil && a.held == nil {
+		if a.held = a.await(logs[len(logs)-1].Index); a.held != nil {
+			a.onHeld(a.held)
+		}
+	}
+	if a.held != nil {
+		out := make([]any, len(logs))
+		for i := range out {
+			out[i] = fmt.Errorf("%w: %w", ErrUnknownOutcome, a.held)
+		}
+		return out
+	}
 	out := a.m.ApplyBatch(logs)
 	a.advance(logs[len(logs)-1].Index)
 	if a.onApply != nil {
@@ -127,11 +151,19 @@ func (a *adapter) wait(ctx context.Context, index uint64) error {
 }
 
 // Snapshot is O(1): the work is in Persist.
-func (a *adapter) Snapshot() (raft.FSMSnapshot, error) { return flushSnapshot{a.m}, nil }
+func (a *adapter) Snapshot() (raft.FSMSnapshot, error) {
+	if a.held != nil {
+		return nil, a.held // Raft believes more to be applied than is
+	}
+	return flushSnapshot{a.m}, nil
+}
 
 // Restore installs what the snapshot store staged; r is the manifest.
 func (a *adapter) Restore(r io.ReadCloser) error {
 	defer r.Close()
+	if a.held != nil {
+		return a.held
+	}
 	man, err := readManifest(r)
 	if err != nil {
 		return err

@@ -29,7 +29,10 @@ func (p stuckPipeline) Close() error {
 // A sender must not wait for ever on a pipeline whose responses nobody reads.
 func TestSenderLeavesAPipelineThatNobodyReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &trimmedPipeline{AppendPipeline: stuckPipeline{closed: make(chan struct{})}}
+		p := &trimmedPipeline{
+			AppendPipeline: stuckPipeline{closed: make(chan struct{})},
+			t:              &groupTransport{commitLimit: func() uint64 { return 0 }},
+		}
 		if _, err := p.AppendEntries(&raft.AppendEntriesRequest{}, nil); !errors.Is(err, raft.ErrPipelineShutdown) {
 			t.Errorf("append: %v, want %v", err, raft.ErrPipelineShutdown)
 		}

@@ -125,7 +125,8 @@ func (a dnsAddr) String() string { return string(a) }
 // entry with it. Two logs then hold different entries of equal index and term
 // (hashicorp/raft issue 695).
 //
-// AppendEntries are cut to a number of bytes.
+// AppendEntries are cut to a number of bytes, and tell of no commit that this
+// node has not flushed (see ahead).
 //
 // Incoming messages pass admit before Raft sees them: a node that has not been
 // admitted neither votes nor stores, and a snapshot's files are fetched before
@@ -135,8 +136,10 @@ type groupTransport struct {
 	stream *streamLayer
 	out    chan raft.RPC
 	admit  func(rpc raft.RPC, forward func(raft.RPC)) bool
-	done   chan struct{}
-	wg     sync.WaitGroup
+	// commitLimit is the highest commit index that followers may be told.
+	commitLimit func() uint64
+	done        chan struct{}
+	wg          sync.WaitGroup
 
 	mu    sync.Mutex // guards pipes
 	pipes map[*trimmedPipeline]struct{}
@@ -151,7 +154,7 @@ var (
 // newGroupTransport starts the transport. admit returns true if the message
 // goes on to Raft at once; otherwise admit answers it or forwards it later.
 func newGroupTransport(s *streamLayer, addrs raft.ServerAddressProvider, log hclog.Logger,
-	admit func(rpc raft.RPC, forward func(raft.RPC)) bool) *groupTransport {
+	admit func(rpc raft.RPC, forward func(raft.RPC)) bool, commitLimit func() uint64) *groupTransport {
 	nt := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: addrs,
 		Logger:                log,
@@ -164,7 +167,10 @@ func newGroupTransport(s *streamLayer, addrs raft.ServerAddressProvider, log hcl
 	// The time-out of InstallSnapshot grows with the bytes of the stream, which
 	// is only the list of files here.
 	nt.TimeoutScale = 1
-	t := &groupTransport{NetworkTransport: nt, stream: s, out: make(chan raft.RPC), admit: admit, done: make(chan struct{}), pipes: make(map[*trimmedPipeline]struct{})}
+	t := &groupTransport{
+		NetworkTransport: nt, stream: s, out: make(chan raft.RPC), admit: admit, commitLimit: commitLimit,
+		done: make(chan struct{}), pipes: make(map[*trimmedPipeline]struct{}),
+	}
 	t.wg.Go(t.forward)
 	return t
 }
@@ -205,7 +211,7 @@ func (t *groupTransport) SetHeartbeatHandler(cb func(rpc raft.RPC)) {
 // after the call.
 func (t *groupTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress,
 	args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	trimEntries(args)
+	t.prepare(args)
 	return t.NetworkTransport.AppendEntries(id, target, args, resp)
 }
 
@@ -265,7 +271,7 @@ const pipelineTimeout = 2 * raftRPCTimeout
 // AppendEntries gives up by closing the pipeline, which makes Raft go on with
 // single requests.
 func (p *trimmedPipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) (raft.AppendFuture, error) {
-	trimEntries(args)
+	p.t.prepare(args)
 	t := time.AfterFunc(pipelineTimeout, func() { _ = p.AppendPipeline.Close() })
 	defer t.Stop()
 	return p.AppendPipeline.AppendEntries(args, resp)
@@ -276,6 +282,12 @@ func (p *trimmedPipeline) Close() error {
 	delete(p.t.pipes, p)
 	p.t.mu.Unlock()
 	return p.AppendPipeline.Close()
+}
+
+// prepare makes a request fit to be sent.
+func (t *groupTransport) prepare(args *raft.AppendEntriesRequest) {
+	args.LeaderCommitIndex = min(args.LeaderCommitIndex, t.commitLimit())
+	trimEntries(args)
 }
 
 // trimEntries keeps at least one entry and at most maxAppendBytes of them.
