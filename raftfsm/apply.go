@@ -26,6 +26,8 @@ type applier struct {
 	f     *FSM
 	e     *engine
 	batch *storage.Batch
+	// finder reads what was committed before this run; nil until asked.
+	finder *storage.Finder
 
 	docs     map[docKey]docState
 	requests map[string]*requestRecord // nil: forgotten by this run
@@ -102,6 +104,7 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 		return out
 	}
 	a := f.apply
+	defer a.closeFinder()
 	worked := false
 	for i, l := range logs {
 		if l.Index <= f.eng.applied {
@@ -132,6 +135,24 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 	a.retireDropped()
 	f.metrics.applied(len(logs))
 	return out
+}
+
+// find reads a key as it was before this run of entries.
+func (a *applier) find(key, dst []byte) (value []byte, ok bool, err error) {
+	if a.finder == nil {
+		if a.finder, err = a.e.db.NewFinder(); err != nil {
+			return dst, false, err
+		}
+	}
+	return a.finder.Get(key, dst)
+}
+
+// closeFinder ends a run. What a failing read had to say was said by find.
+func (a *applier) closeFinder() {
+	if a.finder != nil {
+		_ = a.finder.Close()
+		a.finder = nil
+	}
 }
 
 func (f *FSM) fail(logIndex uint64, err error) {

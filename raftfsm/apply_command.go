@@ -124,7 +124,7 @@ func (a *applier) request(id string) (*requestRecord, error) {
 		return q, nil
 	}
 	a.key = appendRequestKey(a.key[:0], id)
-	v, ok, err := a.e.db.Get(a.key, a.val[:0])
+	v, ok, err := a.find(a.key, a.val[:0])
 	if a.val = v; err != nil || !ok {
 		return nil, err
 	}
@@ -181,7 +181,7 @@ func (a *applier) requestSeq(seq uint64) (requestSeqRecord, error) {
 	if s, ok := a.seqs[seq]; ok {
 		return s, nil
 	}
-	v, ok, err := a.e.db.Get(appendRequestSeqKey(a.key[:0], seq), nil)
+	v, ok, err := a.find(appendRequestSeqKey(a.key[:0], seq), nil)
 	if err != nil {
 		return requestSeqRecord{}, err
 	}

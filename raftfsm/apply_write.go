@@ -159,7 +159,7 @@ func (a *applier) document(c *collection, id string) (docState, error) {
 	}
 	var d docState
 	a.key = appendDocKey(a.key[:0], c.number, id)
-	v, ok, err := a.e.db.Get(a.key, a.val[:0])
+	v, ok, err := a.find(a.key, a.val[:0])
 	if a.val = v; err != nil || !ok {
 		return d, err
 	}

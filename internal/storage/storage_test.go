@@ -289,3 +289,28 @@ func TestFullDiskIsReported(t *testing.T) {
 		t.Fatal(got)
 	}
 }
+
+// A finder sees what was committed before it, in tables of every level and in
+// RAM, and nothing later; misses and deletions are misses.
+func TestFinderSeesItsMoment(t *testing.T) {
+	db := open(t, t.TempDir(), Options{})
+	put(t, db, "a=1", "b=2", "c=3")
+	if err := db.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, db, "b=4", "d=5", "c")
+	f, err := db.NewFinder()
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, db, "a=late", "e=late")
+	for key, want := range map[string]string{"a": "1", "b": "4", "c": "", "d": "5", "e": "", "": "", "aa": "", "z": ""} {
+		v, ok, err := f.Get([]byte(key), []byte(">"))
+		if err != nil || ok != (want != "") || string(v) != ">"+want {
+			t.Errorf("%q: %q, %v, %v; want %q", key, v, ok, err, want)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
