@@ -24,13 +24,28 @@ type codec struct {
 	trained uint32 // boundary it was trained at
 	dim     int    // with the lift
 	width   int    // bytes of a row: dim padded to 64
-	padded  bool   // the padding has room for the row's terms
+	form    rowForm
 	offset  []float32
 	inverse float32 // of the scale
 	scale   float32
 	lifted  bool
 	radius  float32 // lifted: squared norm that is not lifted
 }
+
+// rowForm says where the terms of a row are that make a squared distance out of
+// an inner product (distance.L2U8TermRows).
+type rowForm uint8
+
+const (
+	termsInRow rowForm = iota // in its padding
+	termsApart                // in another arena, there being no room
+	// noTerms: the squared distance is computed as such, which takes more
+	// instructions than an inner product, but for a row of up to maxNoTerms codes
+	// less time than going for its terms.
+	noTerms
+)
+
+const maxNoTerms = 384
 
 const (
 	firstTraining = 1024
@@ -52,7 +67,14 @@ func codecDim(cfg *Config) int {
 func newCodec(cfg *Config) *codec {
 	c := &codec{dim: codecDim(cfg), lifted: cfg.Metric == distance.Dot}
 	c.width = (c.dim + 63) &^ 63
-	c.padded = c.width-c.dim >= termBytes
+	switch {
+	case c.width-c.dim >= termBytes:
+		c.form = termsInRow
+	case c.width <= maxNoTerms:
+		c.form = noTerms
+	default:
+		c.form = termsApart
+	}
 	return c
 }
 
@@ -289,7 +311,7 @@ func (w *buildWorker) nearest(n, step uint32, limit int) []uint64 {
 type codeset struct {
 	codec
 	rows     *arena
-	terms    *arena // the rows' terms where the padding has no room, else nil
+	terms    *arena // termsApart: the rows' terms
 	refs     atomic.Int64
 	lossless atomic.Bool // nothing encoded so far lost anything
 	checked  uint32      // the builder's: vertices when training was last tried
@@ -301,7 +323,7 @@ func newCodeset(c *codec) (*codeset, error) {
 		return nil, err
 	}
 	s := &codeset{codec: *c, rows: rows}
-	if !c.padded {
+	if c.form == termsApart {
 		if s.terms, err = newArena(termBytes); err != nil {
 			rows.free()
 			return nil, err
@@ -331,7 +353,7 @@ func (s *codeset) release() {
 	}
 }
 
-// termBytes: a row has two terms, for when it is the query and when it is not.
+// termBytes: a row that has terms has two terms, for when it is the query and when it is not.
 const termBytes = 8
 
 // grow makes rows [0, n) usable.
@@ -342,7 +364,7 @@ func (s *codeset) grow(n int) {
 	}
 }
 
-// termRow is where the terms of a vertex are.
+// termRow is where the terms of a vertex are, if it has any.
 func (s *codeset) termRow(v uint32) []byte {
 	if s.terms != nil {
 		return u8At(s.terms.row(v), termBytes)
@@ -372,6 +394,9 @@ func (s *codeset) add(g *generation, v uint32) (clipped bool) {
 		n++
 	}
 	clear(dst[n:])
+	if s.form == noTerms {
+		return clipped
+	}
 	var squares uint32
 	for _, u := range dst[:s.dim] {
 		squares += uint32(u) * uint32(u)
@@ -390,6 +415,10 @@ func (s *codeset) row(v uint32) []byte { return u8At(s.rows.row(v), s.width) }
 func (s *codeset) rowMeasure(m *measure, v uint32) {
 	s.target(m)
 	row := s.row(v)
+	if s.form == noTerms {
+		m.query8 = row
+		return
+	}
 	to := unsafe.Slice((*uint64)(unsafe.Pointer(&m.signed[0])), s.width/8)
 	for i, w := range unsafe.Slice((*uint64)(unsafe.Pointer(&row[0])), s.width/8) {
 		to[i] = w ^ 0x8080808080808080
@@ -398,18 +427,28 @@ func (s *codeset) rowMeasure(m *measure, v uint32) {
 	m.term = int32(binary.LittleEndian.Uint32(s.termRow(v)))
 }
 
-// codeMeasure compares codes (dim of them) with rows.
-func (s *codeset) codeMeasure(m *measure, codes []byte) {
+// codeMeasure compares m.codes (dim of them) with rows.
+func (s *codeset) codeMeasure(m *measure) {
 	s.target(m)
-	m.term = distance.L2Query(m.signed, codes)
+	if s.form == noTerms {
+		m.codes = slices.Grow(m.codes, s.width-s.dim)
+		m.query8 = m.codes[:s.width]
+		clear(m.query8[s.dim:])
+		return
+	}
+	m.term = distance.L2Query(m.signed, m.codes)
 }
 
 // target makes m measure squared distances to rows.
 func (s *codeset) target(m *measure) {
 	m.base8, m.stride = s.base(), s.width
 	m.kind, m.terms = kindCodePadded, s.terms
-	if s.terms != nil {
+	switch s.form {
+	case termsApart:
 		m.kind = kindCode
+	case noTerms:
+		m.kind = kindCodeDirect
+		return
 	}
 	m.signed = slices.Grow(m.signed[:0], s.width)[:s.width]
 }
@@ -427,7 +466,7 @@ func (s *codeset) queryMeasure(m *measure, metric distance.Metric, query []float
 	m.codes = slices.Grow(m.codes[:0], s.dim)[:s.dim]
 	lossless, _ = s.encode(m.codes, query)
 	lossless = lossless && s.lossless.Load()
-	s.codeMeasure(m, m.codes)
+	s.codeMeasure(m)
 	m.factor, m.constant = s.scale*s.scale, 0
 	if metric == distance.Cosine {
 		m.factor /= 2

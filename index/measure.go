@@ -24,6 +24,7 @@ type measure struct {
 	term   int32  // kindCode and kindCodePadded: of the query
 	terms  *arena // kindCode: of the rows
 	codes  []byte // of the query
+	query8 []byte // kindCodeDirect: the query, in codes or in a row; not to be written
 	// What a key on codes means as a distance.
 	factor, constant float32
 }
@@ -39,11 +40,25 @@ const (
 	// is zero, that order is the order of inner products, and unlike the inner
 	// product it is a metric, which the choice of links needs.
 	kindBuildDot
-	// The squared distance of codes, the rows' terms apart or in their padding.
+	// The squared distance of codes, the rows' terms apart, in their padding, or
+	// not needed.
 	kindCode
 	kindCodePadded
+	kindCodeDirect
 	kindCodeDot
 )
+
+// prefetchBytes is how much of the rows to be compared is asked for at once; what
+// comes behind, the kernels ask for as they go.
+const prefetchBytes = 8192
+
+// prefetch asks for the rows that keys will be asked for next.
+func (m *measure) prefetch(ids []uint32) {
+	switch m.kind {
+	case kindCodePadded, kindCode, kindCodeDirect, kindCodeDot:
+		distance.PrefetchRows(m.base8, m.stride, m.stride, ids[:min(len(ids), max(1, prefetchBytes/m.stride))])
+	}
+}
 
 // keys writes the key of ids[i] to out[i].
 func (m *measure) keys(ids, out []uint32) {
@@ -57,6 +72,8 @@ func (m *measure) keys(ids, out []uint32) {
 	case kindCodePadded:
 		// Sums of squares are not negative: they are keys as they are.
 		distance.L2U8TermRows(m.signed, m.term, m.base8, m.stride, m.stride-4, ids, n)
+	case kindCodeDirect:
+		distance.L2U8Rows(m.query8, m.base8, m.stride, ids, n)
 	case kindCode:
 		distance.DotU8S8Rows(m.signed, m.base8, m.stride, ids, n)
 		for i, x := range n {
@@ -95,7 +112,7 @@ func (m *measure) keys(ids, out []uint32) {
 // much below key, that of one of them and the vertex.
 func (m *measure) apart(between, key uint32) bool {
 	switch m.kind {
-	case kindCode, kindCodePadded:
+	case kindCode, kindCodePadded, kindCodeDirect:
 		return uint64(between)*5 >= uint64(key)*4
 	case kindBuildDot:
 		return float64(math.Float32frombits(between))*5 >= float64(math.Float32frombits(key))*4

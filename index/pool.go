@@ -2,7 +2,12 @@
 
 package index
 
-import "math"
+import (
+	"math"
+	"slices"
+
+	"github.com/akidb/akidb/index/distance"
+)
 
 // A candidate is one number: distance key, vertex, and whether it has been
 // expanded, from the highest bit down. Comparing candidates is comparing
@@ -30,7 +35,7 @@ func fromOrderedBits(b uint32) float32 {
 }
 
 // pool is the best candidates seen, ascending, at most limit of them. A sorted
-// array beats heaps at the sizes searches use: one binary search and one move.
+// array beats heaps at the sizes searches use.
 type pool struct {
 	items []uint64
 	limit int
@@ -55,26 +60,12 @@ func (p *pool) bound() uint64 {
 // insert adds c unless it is too far.
 func (p *pool) insert(c uint64) {
 	n := len(p.items)
-	if n == p.limit {
-		if c >= p.items[n-1] {
-			return
-		}
-		n--
-	} else {
+	if n < p.limit {
 		p.items = p.items[:n+1]
+	} else if c >= p.items[n-1] {
+		return
 	}
-	items := p.items[:n]
-	at := 0
-	for size := n; size > 0; {
-		half := (size + 1) / 2
-		if items[at+half-1] < c {
-			at += half
-		}
-		size -= half
-	}
-	copy(p.items[at+1:n+1], p.items[at:n])
-	p.items[at] = c
-	if at < p.next {
+	if at := distance.InsertSorted(p.items, c); at < p.next {
 		p.next = at
 	}
 }
@@ -173,4 +164,14 @@ func (m *marks) add(v uint32) bool {
 	*w |= bit
 	m.touched = append(m.touched, v)
 	return true
+}
+
+// gather adds those of a row of links that are below limit and not there yet,
+// and returns them; they are good until reset.
+func (m *marks) gather(row []uint32, limit uint32) []uint32 {
+	n := len(m.touched)
+	m.touched = slices.Grow(m.touched, len(row))
+	got := distance.Unmarked(row, m.bits, limit, m.touched[n:n+len(row)])
+	m.touched = m.touched[:n+got]
+	return m.touched[n:]
 }

@@ -57,17 +57,8 @@ func (s *scratch) descend(g *graph, entry uint32, top, stop int, limit uint32) u
 	for layer := top; layer > stop; layer-- {
 		for {
 			from := best
-			ids = ids[:0]
-			row := g.row(candidateVertex(best), layer)
-			for i := range row {
-				u := atomic.LoadUint32(&row[i])
-				if u == none {
-					break
-				}
-				if u < limit && s.seen.add(u) {
-					ids = append(ids, u)
-				}
-			}
+			ids := s.seen.gather(g.row(candidateVertex(best), layer), limit)
+			s.measure.prefetch(ids)
 			s.measure.keys(ids, out)
 			s.visited += len(ids)
 			for i, u := range ids {
@@ -97,17 +88,8 @@ func (s *scratch) walk(g *graph, layer int, limit uint32, ctx context.Context) e
 		if c, ok := s.pool.peek(); ok {
 			distance.Prefetch(g.row(candidateVertex(c), layer))
 		}
-		ids := s.ids[:0]
-		row := g.row(candidateVertex(c), layer)
-		for i := range row {
-			u := atomic.LoadUint32(&row[i])
-			if u == none {
-				break
-			}
-			if u < limit && s.seen.add(u) {
-				ids = append(ids, u)
-			}
-		}
+		ids := s.seen.gather(g.row(candidateVertex(c), layer), limit)
+		s.measure.prefetch(ids)
 		s.measure.keys(ids, out)
 		s.visited += len(ids)
 		bound := s.pool.bound()
@@ -133,17 +115,8 @@ func (s *scratch) walkThrough(g *graph, limit uint32, ctx context.Context, see *
 		if steps%64 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		ids := s.ids[:0]
-		row := g.row(candidateVertex(c), 0)
-		for i := range row {
-			u := atomic.LoadUint32(&row[i])
-			if u == none {
-				break
-			}
-			if u < limit && s.seen.add(u) {
-				ids = append(ids, u)
-			}
-		}
+		ids := s.seen.gather(g.row(candidateVertex(c), 0), limit)
+		s.measure.prefetch(ids)
 		s.measure.keys(ids, out)
 		s.visited += len(ids)
 		for i, u := range ids {

@@ -31,8 +31,14 @@
 //	DotBits4Rows(query, base []uint64, stride int, ids []uint32, out []int32)
 //	FastScan(lut, blocks []byte, out []uint32), with FastScanPut and FastScanTable
 //
-// and Hadamard(v []float32) for the rotation such codes are taken after, and
-// Prefetch[T any](row []T) for what a search reads next.
+// and Hadamard(v []float32) for the rotation such codes are taken after.
+//
+// What else a search does often enough to be worth a kernel:
+//
+//	Unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int
+//	InsertSorted(items []uint64, x uint64) int
+//	Prefetch[T any](row []T)
+//	PrefetchRows(base []byte, stride, length int, ids []uint32)
 //
 // The Rows kernels take one query to the rows base[id*stride:] of a row-major
 // arena, write out[i] for ids[i] and prefetch the rows that come next in ids.

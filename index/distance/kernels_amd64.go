@@ -114,7 +114,31 @@ func hadamard(v []float32) {
 	}
 }
 
+// unmarked needs nothing that an amd64 CPU may lack; the flag is for tests.
+func unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
+	if useAVX2 {
+		return unmarkedAsm(ids, marks, limit, out)
+	}
+	return unmarkedGeneric(ids, marks, limit, out)
+}
+
+//go:noescape
+func unmarkedAsm(ids []uint32, marks []uint64, limit uint32, out []uint32) int
+
+func insertSorted(items []uint64, x uint64) int {
+	if useAVX512 {
+		return insertSortedAVX512(items, x)
+	}
+	return insertSortedGeneric(items, x)
+}
+
+//go:noescape
+func insertSortedAVX512(items []uint64, x uint64) int
+
 func prefetch(row []byte) { prefetchLines(row) }
+
+//go:noescape
+func prefetchRows(base []byte, stride, length int, ids []uint32)
 
 //go:noescape
 func prefetchLines(row []byte)

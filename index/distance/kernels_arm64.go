@@ -140,3 +140,17 @@ func fastScanNEON(lut, block []byte, sums *[FastScanLanes]uint32)
 //
 //go:noescape
 func hadamardNEON(v []float32)
+
+func unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
+	return unmarkedGeneric(ids, marks, limit, out)
+}
+
+func prefetchRows(base []byte, stride, length int, ids []uint32) {
+	for _, id := range ids {
+		if at := int(id) * stride; at+length <= len(base) {
+			prefetch(base[at : at+length])
+		}
+	}
+}
+
+func insertSorted(items []uint64, x uint64) int { return insertSortedGeneric(items, x) }

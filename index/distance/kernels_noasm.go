@@ -37,3 +37,11 @@ func fastScan(lut, block []byte, sums *[FastScanLanes]uint32) {
 func prefetch([]byte) {}
 
 func hadamard(v []float32) { hadamardGeneric(v) }
+
+func unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
+	return unmarkedGeneric(ids, marks, limit, out)
+}
+
+func prefetchRows([]byte, int, int, []uint32) {}
+
+func insertSorted(items []uint64, x uint64) int { return insertSortedGeneric(items, x) }

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package distance
+
+import (
+	"fmt"
+	"slices"
+	"sync/atomic"
+)
+
+// Unmarked copies the ids that are below limit and not in the set marks, a bit
+// per id, to out, puts them into the set and returns how many they are. It stops
+// at the first id that is ^uint32(0). It is
+//
+//	for _, id := range ids {
+//		if id == ^uint32(0) { break }
+//		if id < limit && !marks.has(id) { marks.add(id); out[n] = id; n++ }
+//	}
+//
+// without a branch that depends on the set, which nobody could predict. Each id
+// is loaded as one word, so others may store ids meanwhile. out must have room
+// for all ids, and marks for limit.
+func Unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
+	if len(out) < len(ids) || uint64(len(marks))*64 < uint64(limit) {
+		panic(fmt.Sprintf("distance: %d ids below %d, a set of %d words, room for %d", len(ids), limit, len(marks), len(out)))
+	}
+	if len(ids) == 0 || limit == 0 {
+		return 0
+	}
+	return unmarked(ids, marks, limit, out)
+}
+
+func unmarkedGeneric(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
+	n := 0
+	for i := range ids {
+		id := atomic.LoadUint32(&ids[i])
+		if id >= limit {
+			if id == ^uint32(0) {
+				break
+			}
+			continue
+		}
+		w := marks[id>>6]
+		out[n] = id
+		n += int(^w >> (id & 63) & 1)
+		marks[id>>6] = w | 1<<(id&63)
+	}
+	return n
+}
+
+// PrefetchRows asks for the first length bytes of the rows base[id*stride:]. An
+// id outside base costs time and nothing else.
+func PrefetchRows(base []byte, stride, length int, ids []uint32) {
+	if len(ids) != 0 && len(base) != 0 && length > 0 {
+		prefetchRows(base, stride, length, ids)
+	}
+}
+
+// InsertSorted puts x where it belongs into items, ascending but for the last,
+// which is overwritten, and returns where that is: behind its equals.
+func InsertSorted(items []uint64, x uint64) int {
+	if len(items) <= 1 {
+		items[0] = x
+		return 0
+	}
+	return insertSorted(items, x)
+}
+
+// insertSortedGeneric moves one by one where there are few, since that is faster
+// than a search that is followed by a call of memmove.
+func insertSortedGeneric(items []uint64, x uint64) int {
+	at := len(items) - 1
+	if at > 48 {
+		at, _ = slices.BinarySearchFunc(items[:at], x, func(a, b uint64) int {
+			if a <= b {
+				return -1
+			}
+			return 1
+		})
+		copy(items[at+1:], items[at:])
+		items[at] = x
+		return at
+	}
+	for at > 0 && items[at-1] > x {
+		items[at] = items[at-1]
+		at--
+	}
+	items[at] = x
+	return at
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package distance
+
+import (
+	"slices"
+	"testing"
+)
+
+// Goal: Unmarked does what its comment says, with ids repeated, beyond the limit
+// and behind the end.
+func TestUnmarkedIsASetOperation(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		r := random(t)
+		for range 3000 {
+			limit := uint32(r.IntN(300))
+			count := r.IntN(70)
+			ids, checkIDs := guarded[uint32](count, r.IntN(4), 77)
+			marks, checkMarks := guarded[uint64](int(limit+63)/64, r.IntN(4), wordGuard)
+			out, checkOut := guarded[uint32](count, r.IntN(4), 77)
+			set := map[uint32]bool{}
+			for i := range marks {
+				marks[i] = r.Uint64() & r.Uint64()
+			}
+			for id := range limit {
+				set[id] = marks[id/64]>>(id%64)&1 != 0
+			}
+			var want []uint32
+			ended := false
+			for i := range ids {
+				ids[i] = uint32(r.IntN(320))
+				if r.IntN(60) == 0 {
+					ids[i] = ^uint32(0)
+				}
+				ended = ended || ids[i] == ^uint32(0)
+				if !ended && ids[i] < limit && !set[ids[i]] {
+					set[ids[i]] = true
+					want = append(want, ids[i])
+				}
+			}
+			n := Unmarked(ids, marks, limit, out)
+			if !slices.Equal(out[:n], want) {
+				t.Fatalf("of %v below %d: %v, want %v", ids, limit, out[:n], want)
+			}
+			for id := range limit {
+				if got := marks[id/64]>>(id%64)&1 != 0; got != set[id] {
+					t.Fatalf("%d is in the set: %t, want %t", id, got, set[id])
+				}
+			}
+			for _, check := range []func() error{checkIDs, checkMarks, checkOut} {
+				if err := check(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+}
+
+// Goal: InsertSorted is what sorting gives, for lengths around the kernels' own.
+func TestInsertSortedSorts(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		r := random(t)
+		for range 5000 {
+			items, check := guarded[uint64](1+r.IntN(120), r.IntN(4), wordGuard)
+			n := len(items) - 1
+			for i := range items {
+				items[i] = uint64(r.IntN(50)) << r.IntN(64) // repeated, up to the largest
+			}
+			slices.Sort(items[:n])
+			x := uint64(r.IntN(50)) << r.IntN(64)
+			want := append(slices.Clone(items[:n]), x)
+			slices.Sort(want)
+			at := InsertSorted(items, x)
+			if !slices.Equal(items, want) || items[at] != x || at < n && items[at+1] == x {
+				t.Fatalf("%d at %d of %v, want %v", x, at, items, want)
+			}
+			if err := check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// Goal: an id that is not there does no harm.
+func TestPrefetchRowsReadsNothing(t *testing.T) {
+	base := make([]byte, 256)
+	PrefetchRows(base, 64, 64, []uint32{0, 3, 1 << 30, ^uint32(0)})
+	PrefetchRows(nil, 64, 64, []uint32{0})
+	PrefetchRows(base, 64, 0, []uint32{0})
+}
