@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -86,4 +87,17 @@ func TestLostQuorumByTheManual(t *testing.T) {
 	if _, stderr, status := akidb(t, append(recover, "--cluster-id", seen.ClusterID, "--yes", "--log-store", "bolt")...); status == 0 {
 		t.Fatalf("recovered a running node: %s", stderr)
 	}
+}
+
+// akidbProcess runs one command in a process of its own: commands that start
+// nodes start their own binary.
+func akidbProcess(t *testing.T, binary string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), binary, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return out.String(), errOut.String(), cmd.ProcessState.ExitCode()
 }
