@@ -26,6 +26,12 @@ import (
 // it (see maintain.go).
 const maxClusterVersion = 1
 
+// tooOld refuses a binary that does not know what the cluster's log may hold. The
+// version was raised when every member knew it, so this one was put back since.
+func tooOld(cluster, binary uint32) error {
+	return fmt.Errorf("the cluster is at version %d and this binary knows %d: start a newer one", cluster, binary)
+}
+
 // withDefaults fills in defaults and says what is wrong, setting by setting.
 func (cfg Config) withDefaults() (*Config, error) {
 	c := cfg

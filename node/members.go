@@ -392,6 +392,9 @@ func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.Jo
 	if r.ClusterId != "" && r.ClusterId != own {
 		return nil, fmt.Errorf("%w: %q has state of cluster %s, this is %s: remove its data directory to let it join", errWrongCluster, r.Node.NodeId, r.ClusterId, own)
 	}
+	if v := n.g.m.Facts().clusterVersion; r.Node.MaxClusterVersion < v {
+		return nil, fmt.Errorf("%w: %q: %w", errInvalid, r.Node.NodeId, tooOld(v, r.Node.MaxClusterVersion))
+	}
 	n.joinMu.Lock()
 	defer n.joinMu.Unlock()
 	have, found := n.server(r.Node.NodeId)

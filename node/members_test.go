@@ -16,6 +16,9 @@ import (
 
 	"github.com/hashicorp/raft"
 	autopilot "github.com/hashicorp/raft-autopilot"
+
+	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 )
 
 // Nodes that start together, in whatever order and however far apart, found one
@@ -364,5 +367,24 @@ func TestVotersAreSpreadOverZones(t *testing.T) {
 	full.Servers["b"].Health.StableSince = now
 	if got := decideVoters(conf, full, now, 3); len(got.Promotions)+len(got.Demotions) != 0 {
 		t.Errorf("a voter that failed just now: %+v", got)
+	}
+}
+
+// A binary that does not know the cluster's version is not let in, nor does it
+// start on a state of that version.
+func TestBinaryOlderThanTheClusterIsRefused(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	l := c.leader()
+	raise := &fsmv1.Command{Op: &fsmv1.Command_SetClusterVersion{SetClusterVersion: &fsmv1.SetClusterVersion{Version: maxClusterVersion + 1}}}
+	if _, err := l.Propose(c.ctx(), raise); err != nil {
+		t.Fatal(err)
+	}
+	join := &nodev1.JoinRequest{Empty: true, Node: &nodev1.NodeInfo{NodeId: "old", RaftAddr: "127.0.0.1:1", MaxClusterVersion: maxClusterVersion}}
+	if _, err := l.serveJoin(c.ctx(), join); !errors.Is(err, errInvalid) || !strings.Contains(err.Error(), "start a newer one") {
+		t.Fatalf("join: %v", err)
+	}
+	c.stop("n1")
+	if _, err := Open(t.Context(), c.config("n1")); err == nil || !strings.Contains(err.Error(), "start a newer one") {
+		t.Fatalf("open: %v", err)
 	}
 }

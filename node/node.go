@@ -168,6 +168,10 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if v := m.Facts().clusterVersion; v > maxClusterVersion {
+		m.Close()
+		return nil, fmt.Errorf("node: %s: %w", c.DataDir, tooOld(v, maxClusterVersion))
+	}
 	n.g = &group{id: groupID, dir: dir, cfg: c, self: n.selfInfo, log: n.log, met: n.met, m: m, mux: n.mux, rpc: n.rpc, book: n.book, onLeader: n.leaderDuties}
 	n.g.ctx, n.g.cancel = context.WithCancel(context.Background())
 	n.budgets = newBudgets(n)
