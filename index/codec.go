@@ -206,34 +206,11 @@ func (c *codec) suits(other *codec) bool {
 	return moved <= float64(16*c.scale)
 }
 
-// clipMargin is how many codes out of range a value must be to count as clipped.
-const clipMargin = 4
-
 // encode writes the codes of a vector. It reports whether they lose nothing and
 // whether a value is far out of range.
 func (c *codec) encode(dst []byte, x []float32) (lossless, clipped bool) {
-	offset := c.offset[:len(x)]
-	dst = dst[:len(x)]
-	inverse := c.inverse
-	lossless = c.scale == 1
-	for i, f := range x {
-		t := float32((f-offset[i])*inverse) + 0.5
-		// NaN and what is below become 0.
-		var b byte
-		if t >= 255 {
-			b = 255
-			clipped = clipped || t >= 256+clipMargin
-		} else if t > 0 {
-			b = byte(int32(t))
-		} else {
-			clipped = clipped || t < -clipMargin
-		}
-		dst[i] = b
-		if lossless && float32(b)+offset[i] != f {
-			lossless = false
-		}
-	}
-	return lossless, clipped
+	same, clipped := distance.Encode8(dst[:len(x)], x, c.offset[:len(x)], c.inverse)
+	return same && c.scale == 1, clipped
 }
 
 // Of the trial whether codes order vectors well enough: so many vertices, each

@@ -57,17 +57,21 @@ func (p *pool) bound() uint64 {
 	return p.items[len(p.items)-1]
 }
 
-// insert adds c unless it is too far.
-func (p *pool) insert(c uint64) {
+// insert adds c unless it is too far. It reports whether c is what pop would
+// return now.
+func (p *pool) insert(c uint64) (next bool) {
 	n := len(p.items)
 	if n < p.limit {
 		p.items = p.items[:n+1]
 	} else if c >= p.items[n-1] {
-		return
+		return false
 	}
-	if at := distance.InsertSorted(p.items, c); at < p.next {
+	at := distance.InsertSorted(p.items, c)
+	if at <= p.next {
 		p.next = at
+		return true
 	}
+	return false
 }
 
 // pop returns the nearest candidate not expanded yet and marks it.

@@ -71,10 +71,8 @@ func (x *Index) checkQuery(q *Query) error {
 	if len(q.Vector) != x.cfg.Dimension {
 		return fmt.Errorf("%w: vector of %d dimensions, the collection has %d", ErrBadQuery, len(q.Vector), x.cfg.Dimension)
 	}
-	for i, f := range q.Vector {
-		if math.Float32bits(f)&0x7f800000 == 0x7f800000 { // infinite or not a number
-			return fmt.Errorf("%w: vector[%d] is not finite", ErrBadQuery, i)
-		}
+	if i := notFinite(q.Vector); i >= 0 {
+		return fmt.Errorf("%w: vector[%d] is not finite", ErrBadQuery, i)
 	}
 	if q.K < 1 || q.K > maxK {
 		return fmt.Errorf("%w: k %d: want 1 to %d", ErrBadQuery, q.K, maxK)
@@ -89,6 +87,19 @@ func (x *Index) checkQuery(q *Query) error {
 		q.Exact = true
 	}
 	return nil
+}
+
+// notFinite is the first element that is infinite or not a number, or -1.
+func notFinite(v []float32) int {
+	const exponent = 0x7f800000
+	var carry uint32 // into the sign, where an exponent is all ones
+	for _, f := range v {
+		carry |= math.Float32bits(f)&exponent + 1<<23
+	}
+	if carry>>31 == 0 {
+		return -1
+	}
+	return slices.IndexFunc(v, func(f float32) bool { return math.Float32bits(f)&exponent == exponent })
 }
 
 // sight says which vertices a query may return.
@@ -335,7 +346,7 @@ func (r *request) matchingOnly(covered uint32, share float64) error {
 }
 
 // scan compares the query with every matching vertex of [from, to) and keeps the
-// best limit of them beside what was found before.
+// best limit of them and of what was found before.
 func (r *request) scan(from, to uint32, limit int) error {
 	if from >= to {
 		return nil
@@ -344,6 +355,8 @@ func (r *request) scan(from, to uint32, limit int) error {
 	const block = 256
 	s.need(block)
 	s.pool.reset(limit)
+	slices.Sort(s.results)
+	s.pool.items = append(s.pool.items, s.results[:min(len(s.results), limit)]...)
 	out := s.out[:cap(s.out)]
 	for v := from; v < to; {
 		ids := s.ids[:0]
@@ -372,7 +385,7 @@ func (r *request) scan(from, to uint32, limit int) error {
 			}
 		}
 	}
-	s.results = append(s.results, s.pool.items...)
+	s.results = append(s.results[:0], s.pool.items...)
 	return nil
 }
 

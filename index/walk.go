@@ -95,7 +95,9 @@ func (s *scratch) walk(g *graph, layer int, limit uint32, ctx context.Context) e
 		bound := s.pool.bound()
 		for i, u := range ids {
 			if n := candidate(out[i], u); n < bound {
-				s.pool.insert(n)
+				if s.pool.insert(n) {
+					distance.Prefetch(g.row(u, layer))
+				}
 				bound = s.pool.bound()
 			}
 		}

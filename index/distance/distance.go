@@ -20,6 +20,7 @@
 //	L2U8Rows(query, base []byte, stride int, ids []uint32, out []int32)
 //	DotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int32)
 //	L2U8TermRows(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
+//	Encode8(dst []byte, x, offset []float32, inverse float32) (same, far bool)
 //
 // A graph walked on 8-bit codes is served best by L2U8TermRows, or by
 // DotU8S8Rows with the terms its comment gives: one instruction per 64 codes.

@@ -125,6 +125,17 @@ func unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
 //go:noescape
 func unmarkedAsm(ids []uint32, marks []uint64, limit uint32, out []uint32) int
 
+func encode8(dst []byte, x, offset []float32, inverse float32) (same, far bool) {
+	if useAVX512 {
+		l, f := encode8AVX512(dst, x, offset, inverse)
+		return l == 0, f != 0
+	}
+	return encode8Generic(dst, x, offset, inverse)
+}
+
+//go:noescape
+func encode8AVX512(dst []byte, x, offset []float32, inverse float32) (lossy, far uint32)
+
 func insertSorted(items []uint64, x uint64) int {
 	if useAVX512 {
 		return insertSortedAVX512(items, x)

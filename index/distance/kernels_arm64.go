@@ -154,3 +154,7 @@ func prefetchRows(base []byte, stride, length int, ids []uint32) {
 }
 
 func insertSorted(items []uint64, x uint64) int { return insertSortedGeneric(items, x) }
+
+func encode8(dst []byte, x, offset []float32, inverse float32) (same, far bool) {
+	return encode8Generic(dst, x, offset, inverse)
+}

@@ -45,3 +45,7 @@ func unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
 func prefetchRows([]byte, int, int, []uint32) {}
 
 func insertSorted(items []uint64, x uint64) int { return insertSortedGeneric(items, x) }
+
+func encode8(dst []byte, x, offset []float32, inverse float32) (same, far bool) {
+	return encode8Generic(dst, x, offset, inverse)
+}
