@@ -19,8 +19,9 @@ const (
 	// scanning them costs about a millisecond. quietBacklog may wait without.
 	burstBacklog = 4096
 	quietBacklog = 200_000
-	// restShare is how long a worker rests for each moment it works.
-	restShare = 9
+	// restShare is how long a worker rests for each moment it works. There are as
+	// many workers as cores, and often several replicas on a machine.
+	restShare = 30
 	minRest   = time.Millisecond
 	maxRest   = 20 * time.Millisecond
 )

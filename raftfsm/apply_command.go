@@ -123,6 +123,9 @@ func (a *applier) request(id string) (*requestRecord, error) {
 	if q, ok := a.requests[id]; ok {
 		return q, nil
 	}
+	if !a.e.requests.may(id) {
+		return nil, nil
+	}
 	a.key = appendRequestKey(a.key[:0], id)
 	v, ok, err := a.find(a.key, a.val[:0])
 	if a.val = v; err != nil || !ok {
@@ -139,6 +142,7 @@ func (a *applier) remember(id string, fp StateHash, res *fsmv1.Result) error {
 	s := requestSeqRecord{atMs: m.clockMs, id: id}
 	m.requestTail++
 	a.requests[id], a.seqs[q.seq] = q, s
+	a.e.requests.add(id)
 	v, err := q.append(a.val[:0])
 	if err != nil {
 		return err
@@ -213,6 +217,7 @@ func (a *applier) forget(seq uint64, s requestSeqRecord) error {
 		return err
 	}
 	a.requests[s.id] = nil
+	a.e.requests.remove(s.id)
 	delete(a.seqs, seq)
 	return nil
 }

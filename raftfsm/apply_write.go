@@ -158,6 +158,9 @@ func (a *applier) document(c *collection, id string) (docState, error) {
 		return d, nil
 	}
 	var d docState
+	if !c.ids.may(id) {
+		return d, nil
+	}
 	a.key = appendDocKey(a.key[:0], c.number, id)
 	v, ok, err := a.find(a.key, a.val[:0])
 	if a.val = v; err != nil || !ok {
@@ -239,6 +242,7 @@ func (a *applier) putDocument(c *collection, p *plannedWrite, nowMs uint64) erro
 		}
 	} else {
 		c.cnt.live++
+		c.ids.add(id)
 	}
 	s := slotRecord{id: id, externalID: p.ext, version: d.version, insertedAt: d.insertedAt, updatedAt: nowMs}
 	a.val = append(s.appendHead(a.val[:0]), p.meta...)
@@ -265,6 +269,7 @@ func (a *applier) deleteDocument(c *collection, p *plannedWrite) error {
 		return err
 	}
 	c.cnt.live--
+	c.ids.remove(id)
 	var buf [20]byte
 	a.key = appendDocKey(a.key[:0], c.number, id)
 	a.docs[docKey{c.number, id}] = docState{logIndex: a.logIndex, ordinal: a.ordinal}

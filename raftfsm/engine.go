@@ -37,6 +37,8 @@ type engine struct {
 	byID    map[string]*collection
 	byName  map[string]*collection
 	dropped map[string]*droppedCollection // by id
+	// requests are the ids of the remembered requests.
+	requests idSet
 	// leaving are collections dropped by the run that is being applied; the run
 	// takes them out when readers cannot get at them any more.
 	leaving []*collection
@@ -55,6 +57,7 @@ type collection struct {
 	cntHashed  []byte // the value of the counters key that is part of sum
 	cntUnsaved bool
 	table      slotTable
+	ids        idSet // of the live documents
 	idx        *index.Index
 	src        *source
 }
@@ -91,6 +94,9 @@ func openEngine(ctx context.Context, cfg *Config, ref storeRef) (_ *engine, err 
 		return nil, err
 	}
 	if err := e.loadCatalog(); err != nil {
+		return nil, err
+	}
+	if err := loadRequestIDs(db, &e.requests); err != nil {
 		return nil, err
 	}
 	return e, e.openCollections(ctx)
@@ -247,6 +253,7 @@ func (e *engine) openCollection(ctx context.Context, c *collection) error {
 			return err
 		}
 		c.table.put(slot, s.id, s.externalID, s.version)
+		c.ids.add(s.id)
 		return ctx.Err()
 	})
 	if err != nil {

@@ -44,6 +44,7 @@ type collState struct {
 	slots index.Slot
 	live  int
 	tbl   slotView
+	ids   int64 // bytes of the set of document ids
 }
 
 // acquire returns the newest state with a reference. It can miss only a state
@@ -111,7 +112,7 @@ func (f *FSM) swap(st *state) {
 }
 
 func newCollState(c *collection) *collState {
-	return &collState{c: c, rec: c.rec, slots: index.Slot(c.cnt.nextSlot), live: int(c.cnt.live), tbl: c.table.view()}
+	return &collState{c: c, rec: c.rec, slots: index.Slot(c.cnt.nextSlot), live: int(c.cnt.live), tbl: c.table.view(), ids: c.ids.bytes()}
 }
 
 func (st *state) fillCatalog(e *engine) {

@@ -138,8 +138,8 @@ func (c *Collection) IndexStatus() index.Status { return c.s.c.idx.Status() }
 // Index is this replica's index, for maintenance: WaitIdle, Backlog, Checkpoint.
 func (c *Collection) Index() *index.Index { return c.s.c.idx }
 
-// SlotTableBytes is what the table of document ids takes of RAM.
-func (c *Collection) SlotTableBytes() int64 { return c.s.tbl.bytes() }
+// SlotTableBytes is what the tables of document ids take of RAM.
+func (c *Collection) SlotTableBytes() int64 { return c.s.tbl.bytes() + c.s.ids }
 
 func (c *Collection) indexView() index.View {
 	return index.View{Slots: c.s.slots, Applied: c.v.st.applied}
