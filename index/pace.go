@@ -10,8 +10,9 @@ import (
 // How construction makes way for a burst of writes. It decides when a batch is
 // built, never what comes out.
 const (
-	// burstPause without an append ends a burst.
-	burstPause = 20 * time.Millisecond
+	// burstPause without an append ends a burst. Entries of a busy cluster come
+	// many at a time, tens of milliseconds apart.
+	burstPause = 250 * time.Millisecond
 	// searchPause without a search means that nobody pays for scanning what
 	// the graph does not cover.
 	searchPause = time.Second
@@ -23,7 +24,7 @@ const (
 	// many workers as cores, and often several replicas on a machine.
 	restShare = 30
 	minRest   = time.Millisecond
-	maxRest   = 20 * time.Millisecond
+	maxRest   = 50 * time.Millisecond
 )
 
 // pacer keeps construction from taking the cores that a burst of writes needs
