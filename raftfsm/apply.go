@@ -32,6 +32,11 @@ type applier struct {
 	docs     map[docKey]docState
 	requests map[string]*requestRecord // nil: forgotten by this run
 	seqs     map[uint64]requestSeqRecord
+	oldest   struct { // remembered request, of those stored before this run
+		known bool
+		seq   uint64
+		rec   requestSeqRecord
+	}
 	indexOps []indexOp
 
 	// The entry that is being applied.

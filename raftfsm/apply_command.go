@@ -185,6 +185,9 @@ func (a *applier) requestSeq(seq uint64) (requestSeqRecord, error) {
 	if s, ok := a.seqs[seq]; ok {
 		return s, nil
 	}
+	if a.oldest.known && a.oldest.seq == seq {
+		return a.oldest.rec, nil
+	}
 	v, ok, err := a.find(appendRequestSeqKey(a.key[:0], seq), nil)
 	if err != nil {
 		return requestSeqRecord{}, err
@@ -193,7 +196,8 @@ func (a *applier) requestSeq(seq uint64) (requestSeqRecord, error) {
 		return requestSeqRecord{}, fmt.Errorf("%w: remembered request %d is missing", ErrCorrupt, seq)
 	}
 	s, err := decodeRequestSeq(v)
-	a.seqs[seq] = s // the head is asked for again by the next command
+	// The head is asked for again by every command, until it has expired.
+	a.oldest.known, a.oldest.seq, a.oldest.rec = err == nil, seq, s
 	return s, err
 }
 
