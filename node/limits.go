@@ -14,9 +14,12 @@ const (
 	// command may be larger (the API admits batches of 32 MiB).
 	maxEntryCommands = 256
 	maxEntryBytes    = 512 << 10
-	// maxEntriesInFlight bounds the entries appended but not yet applied. Few
-	// make each entry collect more commands; too few leave the disk idle.
+	// maxEntriesInFlight bounds the entries appended but not yet applied. While
+	// one is, another leaves only with worthCommands or worthBytes: each entry
+	// costs a round of messages and flushes, so few large ones are cheaper.
 	maxEntriesInFlight = 4
+	worthCommands      = 64
+	worthBytes         = maxEntryBytes / 2
 	// maxQueueScan bounds the look for commands that do not conflict.
 	maxQueueScan = 4 * maxEntryCommands
 	// maxCommandBytes is the largest command taken: 32 MiB of documents and

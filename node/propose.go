@@ -101,8 +101,9 @@ type outcome struct {
 
 // proposer turns the commands of many callers into few log entries. There is
 // no timer: whenever an entry may be appended it takes what waits at that
-// moment, so a lone command leaves at once, and while maxEntriesInFlight
-// entries are being appended and replicated the next ones collect. Raft joins
+// moment, so a lone command leaves at once. While an entry is being appended and
+// replicated the next ones collect, until there are enough for another, or the
+// first is done; at most maxEntriesInFlight are under way. Raft joins
 // the entries it finds waiting into one append, so they share one fsync too.
 //
 // Commands of one entry write different documents, since the version of a
@@ -192,6 +193,7 @@ func (p *proposer) run() {
 		for e := range flights {
 			p.finish(e)
 			<-p.slots
+			p.poke() // for what was not worth another entry
 		}
 	})
 	defer wg.Wait()
@@ -209,7 +211,7 @@ func (p *proposer) run() {
 			case <-p.g.ctx.Done():
 				return
 			}
-			group := p.take()
+			group := p.take(len(p.slots) > 1)
 			if len(group) == 0 {
 				<-p.slots
 				break
@@ -223,10 +225,14 @@ func (p *proposer) run() {
 	}
 }
 
-// take removes the next entry's commands from the queue.
-func (p *proposer) take() []*proposal {
+// take removes the next entry's commands from the queue: none if others are under
+// way and it is not worth another.
+func (p *proposer) take(underWay bool) []*proposal {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if underWay && len(p.queue) < worthCommands && p.bytes < worthBytes {
+		return nil
+	}
 	var group []*proposal
 	taken := make(map[uint64]struct{})
 	bytes, full := 0, false

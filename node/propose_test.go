@@ -74,7 +74,7 @@ func TestTakeKeepsConflictsApart(t *testing.T) {
 	x.exclusive = true
 	p.queue = []*proposal{a, b, c, x, d}
 	for i, want := range [][]*proposal{{a, c, d}, {b}, {x}} {
-		got := p.take()
+		got := p.take(false)
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Fatalf("entry %d: %v, want %v", i, got, want)
 		}
@@ -89,16 +89,16 @@ func TestTakeIsBounded(t *testing.T) {
 	for i := range maxEntryCommands + 5 {
 		p.queue = append(p.queue, queued(uint64(i)))
 	}
-	if n := len(p.take()); n != maxEntryCommands {
+	if n := len(p.take(false)); n != maxEntryCommands {
 		t.Fatalf("%d commands in an entry", n)
 	}
 	big := queued(1)
 	big.command = make([]byte, maxEntryBytes+1)
 	p.queue = []*proposal{queued(2), big, queued(3)}
-	if n := len(p.take()); n != 2 {
+	if n := len(p.take(false)); n != 2 {
 		t.Fatalf("%d commands beside one too big", n)
 	}
-	if got := p.take(); len(got) != 1 || got[0] != big {
+	if got := p.take(false); len(got) != 1 || got[0] != big {
 		t.Fatal("a big command gets an entry of its own")
 	}
 }
@@ -109,7 +109,7 @@ func TestWithdrawnProposalIsNotTaken(t *testing.T) {
 	a := queued(1)
 	a.state.Store(proposalWithdrawn)
 	p.queue = []*proposal{a}
-	if got := p.take(); len(got) != 0 {
+	if got := p.take(false); len(got) != 0 {
 		t.Fatal("a withdrawn proposal was taken")
 	}
 }
@@ -268,5 +268,32 @@ func TestRaftErrorsAreClassified(t *testing.T) {
 	}
 	if classifyApply(nil) != nil {
 		t.Error("nil")
+	}
+}
+
+// While an entry is under way the next one leaves only when it is worth it.
+func TestSmallEntriesWaitForTheOneUnderWay(t *testing.T) {
+	p := newProposer(nil)
+	add := func(n, bytes int) {
+		for range n {
+			p.queue = append(p.queue, &proposal{encoded: encoded{command: make([]byte, bytes)}})
+			p.bytes += bytes
+		}
+	}
+	add(worthCommands-1, 10)
+	if got := p.take(true); len(got) != 0 {
+		t.Errorf("%d commands left beside an entry under way", len(got))
+	}
+	add(1, 10)
+	if got := p.take(true); len(got) != worthCommands {
+		t.Errorf("%d commands left, want %d", len(got), worthCommands)
+	}
+	add(1, worthBytes)
+	if got := p.take(true); len(got) != 1 {
+		t.Errorf("a large command did not leave")
+	}
+	add(1, 10)
+	if got := p.take(false); len(got) != 1 {
+		t.Errorf("a lone command did not leave")
 	}
 }
