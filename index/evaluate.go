@@ -307,7 +307,7 @@ func (e *evaluator) test(t *test) []uint64 {
 		if t.hi != nil {
 			to = col.search(*t.hi, t.hiIn)
 		}
-		col.or(out, from, to)
+		col.fill(out, from, to)
 	case testGeo:
 		c.places.within(t.geo, out)
 	case testMissing:

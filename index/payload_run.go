@@ -109,8 +109,9 @@ type sorted struct {
 	f     []float64
 	r     []int32 // nil if all are zero
 	posts []uint16
-	// sums[i] is the set of posts[:(i+1)*sumStep]. A range is the difference of two
-	// of them and a few ends, if no slot has two numbers (single).
+	// sums[i] is the set of posts[:(i+1)*sumStep], the last of all. A range is the
+	// difference of two of them but for its ends, if no slot has two numbers
+	// (single).
 	sums   [][]uint64
 	single bool
 }
@@ -155,6 +156,53 @@ func (s *sorted) or(out []uint64, i, j int) {
 	for w := range upper {
 		out[w] |= upper[w] &^ lower[w]
 	}
+}
+
+// fill adds the slots of numbers [i, j) to out, which is empty. It begins with
+// the sums nearest to both ends and adds or takes back what lies between.
+func (s *sorted) fill(out []uint64, i, j int) {
+	if !s.single || j-i < sumStep/4 {
+		s.or(out, i, j)
+		return
+	}
+	upper, b := s.nearest(j)
+	lower, a := s.nearest(i)
+	if b < a { // both ends before the middle of one step
+		s.or(out, i, j)
+		return
+	}
+	copy(out, upper)
+	for w := range lower {
+		out[w] &^= lower[w]
+	}
+	take := func(list []uint16) {
+		for _, o := range list {
+			out[o>>6] &^= 1 << (o & 63)
+		}
+	}
+	if a < i {
+		take(s.posts[a:i])
+	} else {
+		orList(out, s.posts[i:a])
+	}
+	if b < j {
+		orList(out, s.posts[b:j])
+	} else {
+		take(s.posts[j:b])
+	}
+}
+
+// nearest is a sum whose end at is near to i; it is nil for an empty one.
+func (s *sorted) nearest(i int) (sum []uint64, at int) {
+	down := i / sumStep
+	up := min((down+1)*sumStep, len(s.posts))
+	if i-down*sumStep > up-i {
+		return s.sums[down], up
+	}
+	if down == 0 {
+		return nil, 0
+	}
+	return s.sums[down-1], down * sumStep
 }
 
 // places is points by latitude, each with its slot.
@@ -295,7 +343,7 @@ func freezeNumbers(leaves []leaf, width int) sorted {
 	for i, o := range s.posts {
 		s.single = s.single && have[o>>6]&(1<<(o&63)) == 0
 		have[o>>6] |= 1 << (o & 63)
-		if (i+1)%sumStep == 0 {
+		if (i+1)%sumStep == 0 || i == len(s.posts)-1 {
 			s.sums = append(s.sums, slices.Clone(have))
 		}
 	}

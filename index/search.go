@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 
 	"github.com/akidb/akidb/index/distance"
@@ -123,6 +124,28 @@ func (v *sight) match(u uint32) bool {
 	return true
 }
 
+// next is the first vertex from v on that may be returned, or to if there is none
+// below that.
+func (v *sight) next(u, to uint32) uint32 {
+	for ; u < to; u++ {
+		if v.bits != nil {
+			w := v.bits[u>>6] >> (u & 63)
+			if w == 0 {
+				u |= 63
+				continue
+			}
+			u += uint32(bits.TrailingZeros64(w))
+			if u >= to {
+				break
+			}
+		}
+		if v.match(u) {
+			return u
+		}
+	}
+	return to
+}
+
 // request is one search under way. Its results are s.results, candidates in any
 // order.
 type request struct {
@@ -171,20 +194,20 @@ func (r *request) run() error {
 
 // walk collects candidates of the vertices that the graph covers.
 func (r *request) walk(covered uint32) error {
-	if r.q.Exact || covered == 0 || r.matching <= r.exactBelow() {
-		return r.scanCovered(covered)
-	}
+	share := float64(r.matching) / float64(max(1, r.see.bound))
+	wide, way := r.choosePlan(covered, share)
 	r.stats.Plan = "graph"
 	if r.see.bits != nil {
 		r.stats.Plan = "filtered-graph"
 	}
 	var err error
-	share := float64(r.matching) / float64(r.see.bound)
-	switch {
-	case r.see.bits == nil && share >= fewDead:
+	switch way {
+	case wayScan:
+		return r.scanCovered(covered)
+	case wayPlain:
 		err = r.plain()
-	case share >= 0.5:
-		err = r.through()
+	case wayWide:
+		err = r.wide(covered, share, wide)
 	default:
 		err = r.matchingOnly(covered, share)
 	}
@@ -205,14 +228,63 @@ func (r *request) scanCovered(covered uint32) error {
 	return r.scan(0, covered, limit)
 }
 
-// exactBelow is the number of matching vertices that are scanned rather than
-// searched. Both were timed: a scan reads rows in order, a few times faster than
-// a walk, which under a filter also looks at the neighbours of neighbours.
-func (r *request) exactBelow() int {
-	if r.see.bits == nil && !r.see.anyDead {
-		return r.ef * 4
+// way is how the vertices that the graph covers are searched.
+type way uint8
+
+const (
+	wayScan     way = iota // all that match, one by one
+	wayPlain               // by a walk that takes no notice of what matches
+	wayWide                // by such a walk with a longer list
+	wayMatching            // by a walk over matches alone
+)
+
+// What the ways cost, in comparisons of a scan; all were timed. A walk compares
+// some 300 vertices and 13 more for each in its list, and each costs it more. A
+// walk over matches alone looks at the neighbours of neighbours.
+const (
+	walkStart   = 300
+	walkStep    = 13
+	walkDearer  = 2
+	hopsCompare = 0.2 // a neighbour's neighbour
+	// scanRather is how many times what a walk without a filter costs a scan may
+	// cost, whatever a walk with one is hoped to: a scan is sure to find all.
+	scanRather = 1.5
+	// wideShare is by how many times the rank at which the K-th match is to be
+	// expected a list is made longer; wideEnd is the part of the list within which
+	// it has to be.
+	wideShare = 1.5
+	wideEnd   = 0.75
+	maxWide   = 4000
+)
+
+// choosePlan says how to search, and how long the list of a wide walk is to be.
+func (r *request) choosePlan(covered uint32, share float64) (wide int, by way) {
+	if r.q.Exact || covered == 0 || r.matching <= r.q.K {
+		return 0, wayScan
 	}
-	return max(500, r.ef*70)
+	if r.see.bits == nil && share >= fewDead {
+		if r.matching <= r.ef*4 {
+			return 0, wayScan
+		}
+		return 0, wayPlain
+	}
+	longer := r.ef + int(wideShare*float64(r.q.K)*(1/share-1))
+	walk := walkDearer * float64(walkStart+walkStep*longer)
+	matching := r.matchingCost()
+	switch scan := float64(r.matching); {
+	case scan <= min(walk, matching), scan <= scanRather*walkDearer*float64(walkStart+walkStep*r.ef):
+		return 0, wayScan
+	case walk <= matching && longer <= maxWide:
+		return longer, wayWide
+	default:
+		return 0, wayMatching
+	}
+}
+
+// matchingCost is what a walk over matches alone costs.
+func (r *request) matchingCost() float64 {
+	m0 := float64(r.g.graph.m0)
+	return walkDearer*walkStart + float64(r.ef)*m0*m0*hopsCompare
 }
 
 // enter finds where to begin on layer 0.
@@ -249,6 +321,37 @@ func (r *request) plain() error {
 		return r.through()
 	}
 	return nil
+}
+
+// wide walks without a look at what matches, with a list so long that enough of
+// it should. It is right wherever the matches are as long as the K-th of them is
+// well within the list; if it is not, they are where the query is not.
+func (r *request) wide(covered uint32, share float64, ef int) error {
+	s := r.s
+	entry := r.enter()
+	s.pool.reset(ef)
+	s.seen.reset(int(r.graphed))
+	s.seen.add(candidateVertex(entry))
+	s.pool.insert(entry)
+	if err := s.walk(r.g.graph, 0, r.graphed, r.ctx); err != nil {
+		return err
+	}
+	last := 0 // rank of the K-th match
+	for i, c := range s.pool.items {
+		if r.see.match(candidateVertex(c)) {
+			if s.results = append(s.results, c); len(s.results) == r.q.K {
+				last = i + 1
+			}
+		}
+	}
+	if len(s.results) >= r.q.K && float64(last) <= wideEnd*float64(ef) {
+		return nil
+	}
+	s.results = s.results[:0]
+	if float64(r.matching) <= r.matchingCost() {
+		return r.scanCovered(covered)
+	}
+	return r.matchingOnly(covered, share)
 }
 
 func (r *request) through() error {
@@ -324,13 +427,9 @@ func (r *request) matchingOnly(covered uint32, share float64) error {
 	}
 	step := max(1, covered/seeds)
 	for from := uint32(0); from < covered; from += step {
-		for u := from; u < min(from+step, covered); u++ {
-			if r.see.match(u) {
-				if s.seen.add(u) {
-					ids = append(ids, u)
-				}
-				break
-			}
+		end := min(from+step, covered)
+		if u := r.see.next(from, end); u < end && s.seen.add(u) {
+			ids = append(ids, u)
 		}
 	}
 	s.need(len(ids))
@@ -360,10 +459,11 @@ func (r *request) scan(from, to uint32, limit int) error {
 	out := s.out[:cap(s.out)]
 	for v := from; v < to; {
 		ids := s.ids[:0]
-		for ; v < to && len(ids) < block; v++ {
-			if r.see.match(v) {
-				ids = append(ids, v)
+		for v = r.see.next(v, to); v < to; v = r.see.next(v+1, to) {
+			if len(ids) == block {
+				break
 			}
+			ids = append(ids, v)
 		}
 		if err := r.ctx.Err(); err != nil {
 			return err

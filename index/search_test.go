@@ -37,3 +37,66 @@ func TestMatchesApartFromQuery(t *testing.T) {
 		})
 	}
 }
+
+// Goal: a filter never makes a search twice as dear as one without a filter that
+// finds as much, unless comparing all matches is cheaper still. Where the matches
+// lie apart from the query, a walk may be wasted first. Method: counts of
+// comparisons, which are the same on every machine, at every selectivity.
+func TestFilterCostsAtMostTwice(t *testing.T) {
+	r := seeded(t, 77)
+	const n, dim = 40000, 16
+	x := open(t, Config{Dimension: dim, Metric: distance.L2}, &memory{})
+	for i, v := range clustered(r, n, dim, 400, 0.6) {
+		x.Append(Slot(i), v, fmt.Appendf(nil, `{"chance":%d,"near":%g}`, mix(uint64(i))%10000, v[0]))
+	}
+	waitIdle(t, x)
+	queries := clustered(r, 60, dim, 400, 0.6)
+	cost := func(q Query) (c, found float64) {
+		for _, v := range queries {
+			q.Vector = v
+			_, st := search(t, x, q, all)
+			c += float64(st.Scanned) + walkDearer*float64(st.Visited)
+		}
+		return c / float64(len(queries)), recall(t, x, queries, q, all)
+	}
+	type point struct{ ef, cost, recall float64 }
+	var curve []point
+	for _, ef := range []int{10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512} {
+		c, found := cost(Query{K: 10, Ef: ef})
+		curve = append(curve, point{float64(ef), c, found})
+	}
+	number := func(f float64) *Scalar { return &Scalar{Kind: KindFloat, Float: f} }
+	for _, ef := range []int{0, 32} {
+		for _, below := range []float64{1, 10, 30, 100, 300, 1000, 2000, 3000, 5000, 8000, 9900, 10000} {
+			for name, f := range map[string]Condition{
+				"by chance": {Key: "chance", Range: &Range{Lt: number(below)}},
+				"by place":  {Key: "near", Range: &Range{Lt: number(6 * (below/10000 - 0.5))}},
+			} {
+				q := Query{K: 10, Ef: ef, Filter: &Filter{Must: []Condition{f}}}
+				matches, err := x.Count(t.Context(), q.Filter, all)
+				if err != nil || matches == 0 {
+					continue
+				}
+				c, found := cost(q)
+				plain := curve[len(curve)-1]
+				for i := range curve {
+					if curve[i].recall >= found {
+						plain = curve[i]
+						break
+					}
+				}
+				t.Logf("ef %d %s %6.2f%%: cost %.0f recall %.4f; without %.0f (ef %.0f), %.2f times", ef, name, 100*float64(matches)/n, c, found, plain.cost, plain.ef, c/plain.cost)
+				wasted := 0.0
+				if name == "by place" {
+					wasted = plain.cost
+				}
+				if c > 2*plain.cost && c > 1.1*float64(matches)+wasted {
+					t.Errorf("ef %d, %.2f%% %s: %.0f comparisons, %.0f without a filter", ef, 100*float64(matches)/n, name, c, plain.cost)
+				}
+				if found < 0.95 {
+					t.Errorf("ef %d, %.2f%% %s: recall %.4f", ef, 100*float64(matches)/n, name, found)
+				}
+			}
+		}
+	}
+}
