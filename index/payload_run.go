@@ -158,37 +158,34 @@ func (s *sorted) or(out []uint64, i, j int) {
 	}
 }
 
-// fill adds the slots of numbers [i, j) to out, which is empty. It begins with
-// the sums nearest to both ends and adds or takes back what lies between.
+// fill adds the slots of numbers [i, j) to out, which is empty: those before j
+// without those before i. Both begin with the sum that ends nearest, and what lies
+// between is added or taken back.
 func (s *sorted) fill(out []uint64, i, j int) {
 	if !s.single || j-i < sumStep/4 {
 		s.or(out, i, j)
 		return
-	}
-	upper, b := s.nearest(j)
-	lower, a := s.nearest(i)
-	if b < a { // both ends before the middle of one step
-		s.or(out, i, j)
-		return
-	}
-	copy(out, upper)
-	for w := range lower {
-		out[w] &^= lower[w]
 	}
 	take := func(list []uint16) {
 		for _, o := range list {
 			out[o>>6] &^= 1 << (o & 63)
 		}
 	}
-	if a < i {
-		take(s.posts[a:i])
+	upper, at := s.nearest(j)
+	copy(out, upper)
+	if at < j {
+		orList(out, s.posts[at:j])
 	} else {
-		orList(out, s.posts[i:a])
+		take(s.posts[j:at])
 	}
-	if b < j {
-		orList(out, s.posts[b:j])
+	lower, at := s.nearest(i)
+	for w := range lower {
+		out[w] &^= lower[w]
+	}
+	if at < i {
+		take(s.posts[at:i])
 	} else {
-		take(s.posts[j:b])
+		orList(out, s.posts[i:min(at, j)])
 	}
 }
 
