@@ -108,8 +108,32 @@ type raftCore struct {
 	failed   chan error
 	wg       sync.WaitGroup
 
+	// running is r once there is one: its goroutines begin before NewRaft returns.
+	running atomic.Pointer[raft.Raft]
 	pending atomic.Int64  // futures that answer waits for
 	ended   chan struct{} // closed when Raft's goroutines are gone
+}
+
+// replicatesTo reports whether this node leads in a term and has a member, or
+// might: see reach.
+func (c *raftCore) replicatesTo(id raft.ServerID, term uint64) bool {
+	r := c.running.Load()
+	if r == nil {
+		return true
+	}
+	if r.State() != raft.Leader || r.CurrentTerm() != term {
+		return false
+	}
+	f := r.GetConfiguration()
+	if f.Error() != nil {
+		return true
+	}
+	for _, s := range f.Configuration().Servers {
+		if s.ID == id {
+			return true
+		}
+	}
+	return false
 }
 
 // answer is f.Error(), or ErrUnknownOutcome if Raft ended without answering:
@@ -231,14 +255,16 @@ func (g *group) openCore() (_ *raftCore, err error) {
 	c.stream = newStreamLayer(g.mux, g.id, g.cfg.AdvertiseAddr)
 	c.trans = newGroupTransport(c.stream, g, hlog.Named("transport"), func(rpc raft.RPC, forward func(raft.RPC)) bool {
 		return g.admit(ls, rpc, forward)
-	}, ls.ahead.commitLimit)
+	}, ls.ahead.commitLimit, newReach(c.replicatesTo))
 	conf := g.raftConfig(c)
 	conf.Logger = hlog
-	c.r, err = raft.NewRaft(conf, g.ad, ls, g.stable, g.snaps, c.trans)
+	r, err := raft.NewRaft(conf, g.ad, ls, g.stable, g.snaps, c.trans)
 	if err != nil {
 		c.trans.Close()
 		return nil, fmt.Errorf("node: start raft: %w", err)
 	}
+	c.r = r
+	c.running.Store(r)
 	c.observer = raft.NewObserver(c.observed, false, func(o *raft.Observation) bool {
 		switch o.Data.(type) {
 		case raft.LeaderObservation, raft.RaftState, raft.PeerObservation:
@@ -496,7 +522,7 @@ func (g *group) setBroken(err error) {
 func (g *group) closeCore(c *raftCore) {
 	// Connections first: Raft's Shutdown waits for calls that sit on them.
 	c.stream.Close()
-	c.trans.cutPipelines()
+	c.trans.cut()
 	c.drain()
 	if err := c.r.Shutdown().Error(); err != nil { // waits for Raft's goroutines
 		g.log.Warn("raft shutdown", "err", err)

@@ -185,11 +185,29 @@ func (n *Node) Ready() error {
 		if n.g.clusterID() == "" {
 			return errors.New("the cluster is being founded")
 		}
+		if !n.caughtUp.Load() {
+			return fmt.Errorf("catching up: at log index %d, and not yet at what was committed when this process started", n.g.ad.applied())
+		}
 	}
 	if lag := c.r.CommitIndex(); lag > n.g.ad.applied()+n.cfg.MaxApplyLag {
 		return fmt.Errorf("catching up: %d entries to apply", lag-n.g.ad.applied())
 	}
 	return nil
+}
+
+// catchUp notes when this process first held everything that was committed. Raft
+// does not say: it does not know the commit index of the time before it started,
+// and takes what the leader has sent so far for all there is. A linearizable read
+// knows.
+func (n *Node) catchUp() {
+	for n.ctx.Err() == nil {
+		if n.awaitRead(n.ctx, ReadOptions{Consistency: Linearizable}) == nil {
+			n.caughtUp.Store(true)
+			n.g.poke()
+			return
+		}
+		pause(n.ctx, n.cfg.HeartbeatTimeout/4)
+	}
 }
 
 // fenced is not nil once a state check disagreed with this replica, or damage
@@ -344,17 +362,30 @@ func (n *Node) transferHere(ctx context.Context, to string) error {
 	if to == n.cfg.NodeID {
 		return nil
 	}
-	var f raft.Future
 	if to == "" {
-		f = c.r.LeadershipTransfer()
-	} else {
-		s, ok := n.server(to)
-		if !ok || s.Suffrage != raft.Voter {
-			return fmt.Errorf("%w: %q is no voter", errInvalid, to)
+		allAnswer := true
+		for _, s := range n.g.servers() {
+			switch {
+			case s.Suffrage != raft.Voter || string(s.ID) == n.cfg.NodeID:
+			case !c.trans.reach.answers(s.ID):
+				allAnswer = false
+			default:
+				to = string(s.ID)
+			}
 		}
-		f = c.r.LeadershipTransferToServer(s.ID, raft.ServerAddress(n.g.addrOf(s)))
+		if allAnswer || to == "" {
+			return waitRaft(ctx, c.r.LeadershipTransfer()) // to the most advanced
+		}
 	}
-	return waitRaft(ctx, f)
+	s, ok := n.server(to)
+	if !ok || s.Suffrage != raft.Voter {
+		return fmt.Errorf("%w: %q is no voter", errInvalid, to)
+	}
+	// Raft hands a transfer to the replication of its target without a time-out.
+	if !c.trans.reach.answers(s.ID) {
+		return fmt.Errorf("%w: leadership is not handed to %s: %w", errNotSent, to, errUnreachable)
+	}
+	return waitRaft(ctx, c.r.LeadershipTransferToServer(s.ID, raft.ServerAddress(n.g.addrOf(s))))
 }
 
 // waitRaft waits for a Raft future no longer than ctx.

@@ -111,6 +111,7 @@ type Node struct {
 	// wasListed is set once the leader's configuration was seen to hold this
 	// node, see rejoin.
 	wasListed atomic.Bool
+	caughtUp  atomic.Bool // see catchUp
 	findNow   chan struct{}
 	// purged is the generation up to which a collection was purged by this
 	// node as leader; only housekeeping touches it.
@@ -189,6 +190,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		}
 	}
 	n.wg.Go(n.findCluster)
+	n.wg.Go(n.catchUp)
 	n.wg.Go(n.budgets.run)
 	n.wg.Go(n.keepRecord)
 	n.wg.Go(n.keepCheckpoints)

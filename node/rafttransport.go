@@ -117,7 +117,7 @@ type dnsAddr string
 func (dnsAddr) Network() string  { return "tcp" }
 func (a dnsAddr) String() string { return string(a) }
 
-// groupTransport is hashicorp/raft's network transport with three changes.
+// groupTransport is hashicorp/raft's network transport with four changes.
 //
 // SetHeartbeatHandler does nothing, so that heartbeats take the same way as
 // every other message: the fast path runs them beside the main loop, where one
@@ -127,6 +127,9 @@ func (a dnsAddr) String() string { return string(a) }
 //
 // AppendEntries are cut to a number of bytes, and tell of no commit that this
 // node has not flushed (see ahead).
+//
+// AppendEntries to a member that is away wait until a heartbeat gets through to
+// it; see reach.
 //
 // Incoming messages pass admit before Raft sees them: a node that has not been
 // admitted neither votes nor stores, and a snapshot's files are fetched before
@@ -138,6 +141,7 @@ type groupTransport struct {
 	admit  func(rpc raft.RPC, forward func(raft.RPC)) bool
 	// commitLimit is the highest commit index that followers may be told.
 	commitLimit func() uint64
+	reach       *reach
 	done        chan struct{}
 	wg          sync.WaitGroup
 
@@ -154,7 +158,7 @@ var (
 // newGroupTransport starts the transport. admit returns true if the message
 // goes on to Raft at once; otherwise admit answers it or forwards it later.
 func newGroupTransport(s *streamLayer, addrs raft.ServerAddressProvider, log hclog.Logger,
-	admit func(rpc raft.RPC, forward func(raft.RPC)) bool, commitLimit func() uint64) *groupTransport {
+	admit func(rpc raft.RPC, forward func(raft.RPC)) bool, commitLimit func() uint64, reach *reach) *groupTransport {
 	nt := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: addrs,
 		Logger:                log,
@@ -168,7 +172,7 @@ func newGroupTransport(s *streamLayer, addrs raft.ServerAddressProvider, log hcl
 	// is only the list of files here.
 	nt.TimeoutScale = 1
 	t := &groupTransport{
-		NetworkTransport: nt, stream: s, out: make(chan raft.RPC), admit: admit, commitLimit: commitLimit,
+		NetworkTransport: nt, stream: s, out: make(chan raft.RPC), admit: admit, commitLimit: commitLimit, reach: reach,
 		done: make(chan struct{}), pipes: make(map[*trimmedPipeline]struct{}),
 	}
 	t.wg.Go(t.forward)
@@ -211,8 +215,16 @@ func (t *groupTransport) SetHeartbeatHandler(cb func(rpc raft.RPC)) {
 // after the call.
 func (t *groupTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress,
 	args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	heartbeat := isHeartbeat(args)
+	if !heartbeat {
+		if err := t.reach.await(id, args.Term); err != nil {
+			return err
+		}
+	}
 	t.prepare(args)
-	return t.NetworkTransport.AppendEntries(id, target, args, resp)
+	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
+	t.reach.note(id, heartbeat, err)
+	return err
 }
 
 // AppendEntriesPipeline cuts the requests as AppendEntries does.
@@ -228,8 +240,9 @@ func (t *groupTransport) AppendEntriesPipeline(id raft.ServerID, target raft.Ser
 	return tp, nil
 }
 
-// cutPipelines ends what replication waits for; see trimmedPipeline.
-func (t *groupTransport) cutPipelines() {
+// cut ends what replication waits for; see trimmedPipeline and reach.
+func (t *groupTransport) cut() {
+	t.reach.end()
 	t.mu.Lock()
 	pipes := make([]*trimmedPipeline, 0, len(t.pipes))
 	for p := range t.pipes {
@@ -249,6 +262,7 @@ func (t *groupTransport) Close() error {
 	default:
 	}
 	close(t.done)
+	t.reach.end()
 	err := t.NetworkTransport.Close()
 	t.CloseStreams()
 	t.wg.Wait()
