@@ -60,6 +60,7 @@ type buildWorker struct {
 	old    []uint32      // closed links that stay
 	pairs  measure       // of a candidate with those chosen
 	debt   time.Duration // worked since the last rest
+	coder                // of blocks of 1-bit codes
 }
 
 func newBuilder(g *generation, workers int) *builder {
@@ -76,7 +77,7 @@ func (b *builder) step() bool {
 	from := g.graphed.Load()
 	to := g.batchEnd(from)
 	if to > g.total.Load() {
-		return false
+		return b.catchUp()
 	}
 	if !b.prepare(from, to) {
 		return g.plain.Load() && from == 0
@@ -92,6 +93,9 @@ func (b *builder) step() bool {
 	}
 	for v := from; v < to; v++ {
 		g.vectorsHash.add(g.vectorHash(v))
+	}
+	if g.batchEnd(to) > g.total.Load() {
+		b.refresh(to) // otherwise when there is time
 	}
 	g.graphed.Store(to)
 	b.raiseEntry(from, to)
@@ -120,6 +124,7 @@ func (b *builder) insertBatch(from, to uint32) {
 	}
 	b.groups = append(b.groups, len(b.edges))
 	b.parallel(len(b.groups)-1, func(w *buildWorker, i int) { b.link(w, b.edges[b.groups[i]:b.groups[i+1]], from) })
+	b.touch()
 	// The rows of the batch are hashed when they are final, links back included.
 	b.parallel(int(to-from), func(w *buildWorker, i int) {
 		v := from + uint32(i)
@@ -209,7 +214,7 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 		g.poor = !codes.orders(b, to)
 		return true
 	}
-	fresh, err := newCodeset(trained)
+	fresh, err := newCodeset(trained, g.cfg)
 	if err != nil {
 		g.cfg.Warn("the vectors could not be encoded anew", err)
 		return false

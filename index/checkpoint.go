@@ -285,7 +285,7 @@ func (b *builder) restore(c *checkpoint) error {
 		codec := newCodec(g.cfg)
 		codec.trained, codec.offset, codec.radius = c.Trained, c.offset, c.CodecRadius
 		codec.scale, codec.inverse = c.Scale, c.Inverse
-		codes, err := newCodeset(codec)
+		codes, err := newCodeset(codec, g.cfg)
 		if err != nil {
 			return err
 		}

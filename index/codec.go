@@ -288,13 +288,14 @@ func (w *buildWorker) nearest(n, step uint32, limit int) []uint64 {
 type codeset struct {
 	codec
 	rows     *arena
-	terms    *arena // termsApart: the rows' terms
+	terms    *arena    // termsApart: the rows' terms
+	blocks   *blockset // 1-bit codes of neighbours, nil without
 	refs     atomic.Int64
 	lossless atomic.Bool // nothing encoded so far lost anything
 	checked  uint32      // the builder's: vertices when training was last tried
 }
 
-func newCodeset(c *codec) (*codeset, error) {
+func newCodeset(c *codec, cfg *Config) (*codeset, error) {
 	rows, err := newArena(c.width)
 	if err != nil {
 		return nil, err
@@ -303,6 +304,13 @@ func newCodeset(c *codec) (*codeset, error) {
 	if c.form == termsApart {
 		if s.terms, err = newArena(termBytes); err != nil {
 			rows.free()
+			return nil, err
+		}
+	}
+	if cfg.Quantization == QuantizationRaBitQ {
+		if s.blocks, err = newBlockset(s, 2*cfg.M); err != nil {
+			rows.free()
+			s.terms.free()
 			return nil, err
 		}
 	}
@@ -327,6 +335,7 @@ func (s *codeset) release() {
 	if s != nil && s.refs.Add(-1) == 0 {
 		s.rows.free()
 		s.terms.free()
+		s.blocks.free()
 	}
 }
 

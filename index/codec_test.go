@@ -28,7 +28,7 @@ func TestKeysOnCodesAreSquaredDistances(t *testing.T) {
 		for i, v := range clustered(r, n, dim, 3, 0.5) {
 			g.append(Slot(i), v, 0)
 		}
-		codes, err := newCodeset(trainCodec(g, n))
+		codes, err := newCodeset(trainCodec(g, n), &cfg)
 		if err != nil {
 			t.Fatal(err)
 		}

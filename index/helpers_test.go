@@ -159,4 +159,4 @@ func metricName(m distance.Metric) string {
 }
 
 // quantizations under test.
-var quantizations = []Quantization{QuantizationNone, QuantizationSQ8}
+var quantizations = []Quantization{QuantizationNone, QuantizationSQ8, QuantizationRaBitQ}

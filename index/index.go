@@ -32,7 +32,9 @@ type Quantization string
 const (
 	QuantizationNone Quantization = "none"
 	QuantizationSQ8  Quantization = "sq8"
-	// QuantizationRaBitQ is taken, and is sq8 for now: see docs/adr/0022.
+	// QuantizationRaBitQ is sq8 and, beside the links of each vertex, short codes
+	// of its neighbours; plain queries are walked on those. It takes more memory:
+	// see docs/adr/0070.
 	QuantizationRaBitQ Quantization = "rabitq"
 
 	// DefaultQuantization is what an empty Config.Quantization means.
@@ -343,7 +345,7 @@ func (x *Index) Status() Status {
 		Graphed:    int(graphed),
 		Total:      int(total),
 		Garbage:    int(g.garbage.Load()),
-		Idle:       !sealing && graphed == g.boundary(total),
+		Idle:       !sealing && graphed == g.boundary(total) && g.blocked(graphed),
 		GraphHash:  fmt.Sprintf("%016x%016x", hash.hi, hash.lo),
 		Memory:     x.memory(g),
 	}
@@ -357,6 +359,9 @@ func (x *Index) memory(g *generation) Memory {
 		codes = graphed * int64(s.width)
 		if s.terms != nil {
 			codes += graphed * termBytes
+		}
+		if s.blocks != nil {
+			codes += graphed * int64(s.blocks.rows.stride)
 		}
 		s.release()
 	}

@@ -298,12 +298,7 @@ const fewDead = 0.9
 
 func (r *request) plain() error {
 	s := r.s
-	entry := r.enter()
-	s.pool.reset(r.ef)
-	s.seen.reset(int(r.graphed))
-	s.seen.add(candidateVertex(entry))
-	s.pool.insert(entry)
-	if err := s.walk(r.g.graph, 0, r.graphed, r.ctx); err != nil {
+	if err := r.walkAll(); err != nil {
 		return err
 	}
 	if !r.see.anyDead && r.graphed <= r.see.bound {
@@ -352,6 +347,33 @@ func (r *request) wide(covered uint32, share float64, ef int) error {
 		return r.scanCovered(covered)
 	}
 	return r.matchingOnly(covered, share)
+}
+
+// walkAll fills the pool with the ef nearest vertices, whether or not they match.
+func (r *request) walkAll() error {
+	s := r.s
+	entry := r.enter()
+	s.pool.reset(r.ef)
+	s.seen.reset(int(r.graphed))
+	s.pool.insert(entry)
+	if b := r.blocks(); b != nil {
+		return s.walkBlocks(b, r.graphed, r.ctx)
+	}
+	s.seen.add(candidateVertex(entry))
+	return s.walk(r.g.graph, 0, r.graphed, r.ctx)
+}
+
+// blocks is what the vertices below the watermark are walked on, nil if that is
+// not their 1-bit codes.
+func (r *request) blocks() *blockset {
+	if r.codes == nil {
+		return nil
+	}
+	b := r.codes.blocks
+	if b == nil || b.covered.Load() < r.graphed || b.poor.Load() {
+		return nil
+	}
+	return b
 }
 
 func (r *request) through() error {

@@ -25,8 +25,10 @@ type scratch struct {
 	visited  int
 	near     []uint32 // matching vertices near a query
 	// Vectors read from disk, and their numbers.
-	disk  []float32
-	local []uint32
+	disk      []float32
+	local     []uint32
+	found     pool
+	estimator estimator // of a walk on blocks
 	// Of filters: a bit per vertex, and what evaluates them.
 	bits      []uint64
 	evaluator evaluator

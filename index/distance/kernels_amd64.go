@@ -103,6 +103,15 @@ func fastScan(lut, block []byte, sums *[FastScanLanes]uint32) {
 	}
 }
 
+func estimate(lut, block []byte, e *Estimator, keys *[FastScanLanes]uint32) uint32 {
+	switch {
+	case useAVX512:
+		return estimateAVX512(lut, block, e, keys)
+	default:
+		return estimateGeneric(lut, block, e, keys)
+	}
+}
+
 func hadamard(v []float32) {
 	switch {
 	case useAVX512:
@@ -192,6 +201,9 @@ func fastScanAVX512(lut, block []byte, sums *[FastScanLanes]uint32)
 
 //go:noescape
 func fastScanAVX2(lut, block []byte, sums *[FastScanLanes]uint32)
+
+//go:noescape
+func estimateAVX512(lut, block []byte, e *Estimator, keys *[FastScanLanes]uint32) uint32
 
 // len(v) is a power of two, 16 or more.
 

@@ -49,3 +49,7 @@ func insertSorted(items []uint64, x uint64) int { return insertSortedGeneric(ite
 func encode8(dst []byte, x, offset []float32, inverse float32) (same, far bool) {
 	return encode8Generic(dst, x, offset, inverse)
 }
+
+func estimate(lut, block []byte, e *Estimator, keys *[FastScanLanes]uint32) uint32 {
+	return estimateGeneric(lut, block, e, keys)
+}
