@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -69,6 +70,9 @@ func TestEveryErrorOfAWrite(t *testing.T) {
 		{name: "version", faults: []fault{{err: refusal(codes.Aborted, "VERSION_MISMATCH")}}, class: Permanent, attempts: 1},
 		{name: "unimplemented", faults: []fault{{err: status.Error(codes.Unimplemented, "what?")}}, class: Permanent, attempts: 1},
 		{name: "class in metadata wins", faults: many(fault{err: refusal(codes.Unavailable, "NEW_REASON", "class", "permanent")}), class: Permanent, attempts: 1},
+		{name: "request id of another command", faults: []fault{{err: refusal(codes.InvalidArgument, "REQUEST_ID_REUSED", "class", "permanent")}}, class: Permanent, attempts: 1},
+		// The id is taken by what the lost attempt made of the same request: it happened.
+		{name: "unknown, then its own request id", faults: []fault{{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: refusal(codes.InvalidArgument, "REQUEST_ID_REUSED", "class", "permanent")}}, class: Unknown, attempts: 2, written: 1},
 		{name: "unknown, then refused by the state", faults: []fault{{err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: refusal(codes.AlreadyExists, "DOCUMENT_EXISTS")}}, class: Permanent, attempts: 2},
 		{name: "unknown, then denied", faults: []fault{{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: status.Error(codes.PermissionDenied, "no")}}, class: Unknown, attempts: 2, written: 1},
 	} {
@@ -79,7 +83,7 @@ func TestEveryErrorOfAWrite(t *testing.T) {
 					cfg.AttemptTimeout = 20 * time.Millisecond
 				}
 			})
-			if tc.name == "unknown, then refused by the state" || tc.name == "unknown, then denied" {
+			if strings.HasPrefix(tc.name, "unknown, then ") {
 				// The second attempt may go to any node: all of them refuse it.
 				for _, n := range fc.nodes[1:] {
 					n.inject(tc.faults[1])
