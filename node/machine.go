@@ -35,6 +35,8 @@ type machine interface {
 	// View is the newest state; nil if this machine has none to show.
 	View() *raftfsm.View
 	Facts() facts
+	// HashAt is the state hash as of a log index not long ago.
+	HashAt(logIndex uint64) (raftfsm.StateHash, bool)
 	// Diverged is not nil once a state check disagreed.
 	Diverged() error
 	// Verify reads everything and compares it with its checksums; an error

@@ -28,6 +28,7 @@ type memMachine struct {
 
 	mu        sync.Mutex // guards the fields below
 	st        memState
+	hashes    map[uint64]raftfsm.StateHash
 	diverged  error
 	damage    error         // what Verify finds
 	applyGate chan struct{} // not nil: ApplyBatch waits for it to close
@@ -51,7 +52,7 @@ type memDoc struct {
 }
 
 func openMem(dir string) (*memMachine, error) {
-	m := &memMachine{dir: dir}
+	m := &memMachine{dir: dir, hashes: make(map[uint64]raftfsm.StateHash)}
 	m.st = memState{Docs: map[string]memDoc{}, Requests: map[string]uint64{}, Nodes: map[string][]byte{}, Alarms: map[string]string{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -96,6 +97,7 @@ func (m *memMachine) ApplyBatch(logs []*raft.Log) []any {
 		out[i] = res
 		sum := sha256.Sum256(append(m.st.Hash, l.Data...))
 		m.st.Hash = sum[:16]
+		m.hashes[l.Index] = raftfsm.StateHash(m.st.Hash)
 	}
 	return out
 }
@@ -221,6 +223,13 @@ func (m *memMachine) Facts() facts {
 		f.nodes = append(f.nodes, &r)
 	}
 	return f
+}
+
+func (m *memMachine) HashAt(index uint64) (raftfsm.StateHash, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	h, ok := m.hashes[index]
+	return h, ok
 }
 
 func (m *memMachine) Diverged() error {

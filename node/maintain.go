@@ -38,7 +38,7 @@ func (n *Node) stateChecks(ctx context.Context) {
 			return
 		}
 		f := n.g.m.Facts()
-		if f.applied == 0 || f.applied == last {
+		if f.applied == 0 || f.applied == last || n.outvoted(ctx, f) {
 			continue
 		}
 		res, err := n.ProposeLocal(ctx, &fsmv1.Command{Op: &fsmv1.Command_StateCheck{StateCheck: &fsmv1.StateCheck{
@@ -342,7 +342,7 @@ func (n *Node) scrub() {
 		switch {
 		case errors.Is(err, raftfsm.ErrCorrupt):
 			n.log.Error("this replica is damaged: remove its data directory and let it rejoin", "err", err)
-			n.corrupt.CompareAndSwap(nil, &err)
+			n.raiseFence(fence{Corrupt: err.Error()})
 		case err != nil && n.ctx.Err() == nil:
 			n.log.Warn("scrub", "err", err)
 		}

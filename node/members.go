@@ -210,18 +210,6 @@ func (n *Node) catchUp() {
 	}
 }
 
-// fenced is not nil once a state check disagreed with this replica, or damage
-// was found in what it stored.
-func (n *Node) fenced() error {
-	if err := n.corrupt.Load(); err != nil {
-		return fmt.Errorf("%w: %w", ErrFenced, *err)
-	}
-	if err := n.g.m.Diverged(); err != nil {
-		return fmt.Errorf("%w: %w", ErrFenced, err)
-	}
-	return nil
-}
-
 // AddMember adds a member through the leader, from any node.
 func (n *Node) AddMember(ctx context.Context, nodeID, raftAddr string, voter bool) error {
 	return n.change(ctx, &nodev1.MemberRequest{Op: nodev1.MemberRequest_OP_ADD, NodeId: nodeID, RaftAddr: raftAddr, Voter: voter})

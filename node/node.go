@@ -117,7 +117,7 @@ type Node struct {
 	// node as leader; only housekeeping touches it.
 	purged  map[string]uint64
 	choice  atomic.Pointer[[]string] // the founders this node would pick, see choose
-	corrupt atomic.Pointer[error]    // what scrub found
+	fence   atomic.Pointer[fence]    // why this replica is out of service
 	joinMu  sync.Mutex               // one member is admitted at a time
 	closed  chan struct{}
 	closeMu sync.Mutex
@@ -182,6 +182,10 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		m.Close()
 		return nil, err
 	}
+	if err := n.loadFence(); err != nil {
+		n.shutdown(ctx)
+		return nil, err
+	}
 	n.serve()
 	if c.GossipAddr != "" {
 		if n.gossip, err = startGossip(n); err != nil {
@@ -195,6 +199,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	n.wg.Go(n.keepRecord)
 	n.wg.Go(n.keepCheckpoints)
 	n.wg.Go(n.scrub)
+	n.wg.Go(n.keepFence)
 	return n, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -111,6 +112,31 @@ func TestDivergedReplicaIsFenced(t *testing.T) {
 		}
 		return false
 	})
+	// A restart does not lift the fence, which was only ever the machine's word.
+	c.stop(f.ID())
+	f = c.start(f.ID())
+	if err := f.Ready(); !errors.Is(err, ErrFenced) || !strings.Contains(err.Error(), "hash differs") {
+		t.Errorf("after a restart: %v", err)
+	}
+}
+
+// A leader whose state went astray does not take the others for wrong: it fences
+// itself and does not lead for long.
+func TestDivergedLeaderFencesItself(t *testing.T) {
+	c := startCluster(t, 3, func(cfg *Config) { cfg.StateCheckInterval = 20 * time.Millisecond })
+	l := c.leader()
+	m := c.mem[l.ID()]
+	m.mu.Lock()
+	m.st.Hash[0] ^= 1
+	m.mu.Unlock()
+	c.put(l, "after")
+	c.wait("the leader's fence", func() bool { return errors.Is(l.Ready(), ErrFenced) })
+	c.wait("another leader", func() bool { id, _ := l.g.leader(); return id != "" && id != l.ID() })
+	for id, n := range c.nodes {
+		if n != l {
+			c.wait(id+" to serve", func() bool { return n.Ready() == nil })
+		}
+	}
 }
 
 // Damage that a scrub finds has the same effect, under its own alarm.

@@ -87,11 +87,8 @@ func (n *Node) stats() *nodev1.StatsReply {
 		AppliedIndex: n.g.ad.applied(), LastContactMs: -1, UnixMs: time.Now().UnixMilli(),
 		Node: n.selfInfo(), ClusterId: n.g.clusterID(), FreeDiskBytes: n.budgets.freeDisk(), LowDisk: n.budgets.lowDisk(),
 	}
-	if err := n.g.m.Diverged(); err != nil {
-		r.Diverged = err.Error()
-	}
-	if err := n.corrupt.Load(); err != nil {
-		r.Corrupt = (*err).Error()
+	if f := n.fence.Load(); f != nil {
+		r.Diverged, r.Corrupt = f.Diverged, f.Corrupt
 	}
 	c := n.g.core.Load()
 	if c == nil {

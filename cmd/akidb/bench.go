@@ -106,13 +106,19 @@ type loadResult struct {
 	Ops       int     `json:"ops"`
 	Seconds   float64 `json:"seconds"`
 	RecallAtK float64 `json:"recall_at_10,omitempty"`
-	Example   string  `json:"first_error,omitempty"`
+	// Snapshots were taken meanwhile on request, each in SnapshotMS at the median.
+	Snapshots  int     `json:"snapshots,omitempty"`
+	SnapshotMS float64 `json:"snapshot_ms,omitempty"`
+	Example    string  `json:"first_error,omitempty"`
 }
 
 func (r loadResult) print(w io.Writer, what string) error {
 	_, err := fmt.Fprintf(w, "%d clients: %.0f %s/s, p50 %.2f ms, p99 %.2f ms, %d errors\n", r.Clients, r.OpsPerS, what, r.P50ms, r.P99ms, r.Errors)
 	if err == nil && r.RecallAtK > 0 {
 		_, err = fmt.Fprintf(w, "recall@10 %.4f\n", r.RecallAtK)
+	}
+	if err == nil && r.Snapshots > 0 {
+		_, err = fmt.Fprintf(w, "%d snapshots meanwhile, of %.0f ms\n", r.Snapshots, r.SnapshotMS)
 	}
 	if err == nil && r.Example != "" {
 		_, err = fmt.Fprintf(w, "first error: %s\n", r.Example)

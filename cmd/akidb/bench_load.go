@@ -4,9 +4,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -70,8 +73,12 @@ func randomVectors(n, dim int) [][]float32 {
 
 func newBenchWrite() *cobra.Command {
 	var l load
+	var every time.Duration
 	cmd := &cobra.Command{
 		Use: "write", Short: "Durable writes of single documents, acknowledged by a majority", Args: cobra.NoArgs,
+		Long: `write measures durable writes of single documents. With --snapshot-every each node
+is made to take a snapshot so often meanwhile: alternate runs with it and without
+to see whether writes notice.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return l.with(cmd.Context(), func(t *benchTarget) error {
 				coll, drop, err := scratch(cmd.Context(), t.cl, l.dim, "l2")
@@ -80,17 +87,59 @@ func newBenchWrite() *cobra.Command {
 				}
 				defer drop()
 				vectors := randomVectors(1024, l.dim)
+				stop := t.snapshots(cmd.Context(), every)
 				res := closedLoop(cmd.Context(), l.clients, l.warmup, l.duration, func(ctx context.Context, c, seq int) error {
 					_, err := t.cl.Upsert(ctx, &collectionv1.UpsertRequest{CollectionId: coll, DocId: fmt.Sprintf("%d-%d", c, seq), Vector: vectors[(c*31+seq)%len(vectors)]})
 					return err
 				})
+				if res.Snapshots, res.SnapshotMS, err = stop(); err != nil {
+					return err
+				}
 				return l.report(cmd, res, "writes")
 			})
 		},
 	}
 	l.addFlags(cmd, 64)
 	cmd.Flags().IntVar(&l.dim, "dim", 768, "numbers in a vector")
+	cmd.Flags().DurationVar(&every, "snapshot-every", 0, "make every node take a snapshot so often; 0: when it wants to")
 	return cmd
+}
+
+// snapshots makes every node take one again and again until stop, which tells how
+// many were taken and how long one took in the middle.
+func (t *benchTarget) snapshots(ctx context.Context, every time.Duration) (stop func() (n int, medianMS float64, err error)) {
+	if every <= 0 {
+		return func() (int, float64, error) { return 0, 0, nil }
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	took, errs := make([][]float64, len(t.endpoints)), make([]error, len(t.endpoints))
+	var wg sync.WaitGroup
+	for i, e := range t.endpoints {
+		wg.Go(func() {
+			tick := time.NewTicker(every)
+			defer tick.Stop()
+			for {
+				select {
+				case <-tick.C:
+				case <-ctx.Done():
+					return
+				}
+				began := time.Now()
+				if _, err := t.cl.Snapshot(ctx, e); err == nil {
+					took[i] = append(took[i], float64(time.Since(began).Microseconds())/1000)
+				} else if ctx.Err() == nil {
+					errs[i] = fmt.Errorf("snapshot on %s: %w", e, err)
+					return
+				}
+			}
+		})
+	}
+	return func() (int, float64, error) {
+		cancel()
+		wg.Wait()
+		all := slices.Concat(took...)
+		return len(all), median(all), errors.Join(errs...)
+	}
 }
 
 // readDocs is how many documents reads are spread over.

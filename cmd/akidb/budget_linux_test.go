@@ -117,24 +117,6 @@ func (x *trial) reads() {
 	}
 }
 
-func (x *trial) other() {
-	x.t.Helper()
-	_, err := x.cl.CreateCollection(x.t.Context(), &collectionv1.CreateCollectionRequest{Name: "other", Dimension: ledgerDim, Metric: "l2"})
-	x.must(err)
-}
-
-// alarms are the replicated alarms, "KIND node" each.
-func (x *trial) alarms() map[string]bool {
-	x.t.Helper()
-	out, err := x.cl.ListAlarms(x.ctx())
-	x.must(err)
-	all := map[string]bool{}
-	for _, a := range out.Alarms {
-		all[a.Kind+" "+a.NodeId] = true
-	}
-	return all
-}
-
 // Goal: a disk that fills up costs no acknowledged write and no person's help.
 // Method: fill the disk of a follower, of the leader, of all nodes below the
 // budget: writes are refused with a time to wait, reads go on, NOSPACE is raised;

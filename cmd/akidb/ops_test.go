@@ -11,6 +11,7 @@ import (
 	"github.com/akidb/akidb/client"
 	"github.com/akidb/akidb/cmd/akidb/internal/localcluster"
 	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
+	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
 
 // trial is a cluster of real processes under a load whose every write is kept
@@ -146,6 +147,25 @@ func (x *trial) members(what string, on []*localcluster.Node, want func([]*clust
 			return want(out.Members), fmt.Sprint(out.Members)
 		})
 	}
+}
+
+// other makes a second collection, of which the ledger knows nothing.
+func (x *trial) other() {
+	x.t.Helper()
+	_, err := x.cl.CreateCollection(x.t.Context(), &collectionv1.CreateCollectionRequest{Name: "other", Dimension: ledgerDim, Metric: "l2"})
+	x.must(err)
+}
+
+// alarms are the replicated alarms, "KIND node" each.
+func (x *trial) alarms() map[string]bool {
+	x.t.Helper()
+	out, err := x.cl.ListAlarms(x.ctx())
+	x.must(err)
+	all := map[string]bool{}
+	for _, a := range out.Alarms {
+		all[a.Kind+" "+a.NodeId] = true
+	}
+	return all
 }
 
 // finish stops the load, waits until all nodes are at one point, and demands that
