@@ -34,7 +34,6 @@ type gossip struct {
 
 type gossiped struct {
 	info *nodev1.NodeInfo
-	left bool
 	at   time.Time
 }
 
@@ -191,26 +190,21 @@ func (n *Node) SetGossipKeys(keys [][]byte) error {
 	return nil
 }
 
-// health is "alive", "suspect", "left", "dead" or, if gossip never saw the node,
-// ""; since is when it was found to have left or died.
-func (g *gossip) health(id string) (word string, since time.Time) {
+// health is "alive", "dead" or, if gossip never saw the node, ""; gone is when it
+// was found dead. memberlist 0.7 keeps to itself who is suspected and who left:
+// the state in what it hands out is never set.
+func (g *gossip) health(id string) (word string, gone time.Time) {
 	for _, m := range g.ml.Members() {
 		if m.Name == id {
-			if m.State == memberlist.StateSuspect {
-				return "suspect", since
-			}
-			return "alive", since
+			return "alive", gone
 		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if s, ok := g.seen[id]; ok {
-		if s.left {
-			return "left", s.at
-		}
 		return "dead", s.at
 	}
-	return "", since
+	return "", gone
 }
 
 func (g *gossip) infos() []*nodev1.NodeInfo {
@@ -236,21 +230,21 @@ func (g *gossip) NodeMeta(limit int) []byte {
 
 // NotifyJoin, NotifyUpdate and NotifyLeave note what gossip saw. They are
 // called with memberlist's lock held and only touch the map.
-func (g *gossip) NotifyJoin(m *memberlist.Node) { g.saw(m, false) }
+func (g *gossip) NotifyJoin(m *memberlist.Node) { g.saw(m) }
 
 // NotifyUpdate is NotifyJoin for a known member.
-func (g *gossip) NotifyUpdate(m *memberlist.Node) { g.saw(m, false) }
+func (g *gossip) NotifyUpdate(m *memberlist.Node) { g.saw(m) }
 
 // NotifyLeave is called for members that left and for those that died.
-func (g *gossip) NotifyLeave(m *memberlist.Node) { g.saw(m, m.State == memberlist.StateLeft) }
+func (g *gossip) NotifyLeave(m *memberlist.Node) { g.saw(m) }
 
-func (g *gossip) saw(m *memberlist.Node, left bool) {
+func (g *gossip) saw(m *memberlist.Node) {
 	info := new(nodev1.NodeInfo)
 	if err := proto.Unmarshal(m.Meta, info); err != nil || info.NodeId != m.Name {
 		info = nil
 	}
 	g.mu.Lock()
-	g.seen[m.Name] = gossiped{info, left, time.Now()}
+	g.seen[m.Name] = gossiped{info, time.Now()}
 	g.mu.Unlock()
 }
 

@@ -88,21 +88,24 @@ func (n *Node) Members() []Member {
 	return out
 }
 
-// health is gossip's word, unless the member said something itself since; without
-// gossip, what it said itself and when.
+// health is the newest that is known of a member: what it said itself, or what
+// gossip found.
 func (n *Node) health(id string) string {
 	_, heard, ok := n.pilot.heardOf(id)
 	silent := time.Since(heard)
+	word, gone := "", time.Time{}
 	if n.gossip != nil {
-		if h, since := n.gossip.health(id); h != "" && !(heard.After(since) && silent < 2*helloPauseMax) {
-			return h
-		}
+		word, gone = n.gossip.health(id)
 	}
 	switch {
+	case gone.After(heard):
+		return word // dead
+	case ok && silent < 2*helloPauseMax:
+		return "alive"
+	case gone.IsZero() && word != "":
+		return word // alive to those that it does answer
 	case !ok:
 		return "unknown"
-	case silent < 2*helloPauseMax:
-		return "alive"
 	case silent < 5*helloPauseMax:
 		return "suspect"
 	}

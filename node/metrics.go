@@ -86,6 +86,12 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 		}
 		return float64(n.budgets.freeDisk())
 	})
+	gauge("gossip_members", "Nodes that gossip reaches, this one included; 0 without gossip.", func() float64 {
+		if n.gossip == nil {
+			return 0
+		}
+		return float64(n.gossip.ml.NumMembers())
+	})
 	gauge("alarms", "Alarms raised in the cluster.", func() float64 {
 		if n.g == nil || n.g.m == nil {
 			return 0

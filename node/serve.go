@@ -14,6 +14,9 @@ import (
 
 // serveRPC answers one request of a peer.
 func (n *Node) serveRPC(ctx context.Context, m method, body []byte) (proto.Message, error) {
+	if n.isClosing() && (m == methodHello || m == methodStats) {
+		return nil, ErrClosed // no signs of life any more
+	}
 	switch m {
 	case methodHello:
 		return answer(body, func(r *nodev1.HelloRequest) (proto.Message, error) { return n.hello(r), nil })

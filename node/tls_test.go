@@ -140,7 +140,6 @@ func TestGossipKeysAreReplaced(t *testing.T) {
 	}
 	c.stop("n2")
 	c.wait("gossip to notice that n2 is gone", func() bool {
-		h := health("n1", "n2")
-		return h == "left" || h == "dead"
+		return health("n1", "n2") == "dead"
 	})
 }

@@ -3,8 +3,16 @@
 package main
 
 import (
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/akidb/akidb/cmd/akidb/internal/localcluster"
 	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
 )
 
@@ -144,6 +152,90 @@ func TestAllAddressesChange(t *testing.T) {
 		return len(members) == 3
 	})
 	x.finish()
+}
+
+// Goal: a read replica can be made a voter, and stays one. Method: as an operator
+// does, while it is being written to.
+func TestPromotedReadReplicaKeepsItsVote(t *testing.T) {
+	x := startTrial(t, 1, 2, "--zone", "z1")
+	n, err := x.c.Add("--read-replica", "--zone", "z2")
+	x.must(err)
+	x.must(n.WaitReady(x.ctx()))
+	votes := func(want bool) func([]*clusterv1.Member) bool {
+		return func(members []*clusterv1.Member) bool {
+			for _, m := range members {
+				if m.NodeId == n.ID && m.Voter == want && m.Zone == "z2" {
+					return true
+				}
+			}
+			return false
+		}
+	}
+	x.members("a read replica in its zone", x.c.Nodes, votes(false))
+	if _, stderr, status := akidb(t, "cluster", "promote", n.ID, "--endpoints", x.c.Nodes[0].GRPC, "--ca-cert", x.c.CACert); status != 0 {
+		t.Fatal(stderr)
+	}
+	x.more(50)
+	x.members("a voter", x.c.Nodes, votes(true))
+	x.finish()
+}
+
+// Goal: keys of gossip are rotated while everything runs. Method: three steps, as
+// the manual says, after which gossip still reaches all, but not a node that was
+// started with the old key only.
+func TestGossipKeysAreRotated(t *testing.T) {
+	oldKey, newKey := base64.StdEncoding.EncodeToString(make([]byte, 32)), base64.StdEncoding.EncodeToString([]byte("another key of thirty-two bytes."))
+	keyFile := func(n *localcluster.Node) string { return filepath.Join(n.DataDir(), "..", "gossip.keys") }
+	write := func(n *localcluster.Node, keys ...string) error {
+		return os.WriteFile(keyFile(n), []byte(strings.Join(keys, "\n")+"\n"), 0o600)
+	}
+	c, cl := startTestClusterWith(t, localcluster.Options{Nodes: 3, Prepare: func(n *localcluster.Node) error {
+		n.SetFlags("--gossip-key", "", "--gossip-key-file", keyFile(n))
+		return write(n, oldKey)
+	}})
+	x := watch(t, c, cl, 1)
+	for step, keys := range [][]string{{oldKey, newKey}, {newKey, oldKey}, {newKey}} {
+		for _, n := range c.Nodes {
+			x.must(write(n, keys...))
+		}
+		for _, n := range c.Nodes {
+			x.wait("the keys of "+n.ID, func() (bool, string) {
+				text, err := os.ReadFile(n.LogPath())
+				return err == nil && strings.Count(string(text), "gossip keys changed") == step+1, ""
+			})
+		}
+	}
+	x.gossips(c.Nodes, 3)
+	n := x.follower()
+	others := without(c.Nodes, n)
+	for _, try := range []struct {
+		key          string
+		here, others int
+	}{{oldKey, 1, 2}, {newKey, 3, 3}} {
+		x.must(n.Stop(x.ctx()))
+		x.must(write(n, try.key))
+		x.restart(n)
+		x.gossips(others, try.others)
+		x.gossips([]*localcluster.Node{n}, try.here)
+	}
+	x.finish()
+}
+
+// gossips waits until the gossip of each given node reaches so many, by their
+// metrics.
+func (x *trial) gossips(on []*localcluster.Node, want int) {
+	x.t.Helper()
+	for _, n := range on {
+		x.wait(fmt.Sprintf("%d in the gossip of %s", want, n.ID), func() (bool, string) {
+			resp, err := http.Get("http://" + n.Metrics + "/metrics")
+			if err != nil {
+				return false, err.Error()
+			}
+			defer resp.Body.Close()
+			text, err := io.ReadAll(resp.Body)
+			return strings.Contains(string(text), fmt.Sprintf("\nakidb_node_gossip_members %d\n", want)), fmt.Sprint(err)
+		})
+	}
 }
 
 // Goal: a member that is gone for good does not stay in the way. Method: kill one

@@ -536,7 +536,7 @@ type Member struct {
 	RestAddr string                 `protobuf:"bytes,4,opt,name=rest_addr,json=restAddr,proto3" json:"rest_addr,omitempty"`
 	Voter    bool                   `protobuf:"varint,5,opt,name=voter,proto3" json:"voter,omitempty"`
 	Leader   bool                   `protobuf:"varint,6,opt,name=leader,proto3" json:"leader,omitempty"`
-	// "alive", "suspect", "dead", "left" or "unknown", by gossip and autopilot.
+	// "alive", "suspect", "dead" or "unknown", to the node that was asked.
 	Health        string `protobuf:"bytes,7,opt,name=health,proto3" json:"health,omitempty"`
 	AppliedIndex  uint64 `protobuf:"varint,8,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	LastContactMs uint64 `protobuf:"varint,9,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"`
