@@ -96,10 +96,9 @@ func loadGeneration(t *testing.T, cfg Config, src Source) *generation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := x.load(context.Background(), g, src); err != nil {
+	if err := x.loadAndRestore(context.Background(), g, src); err != nil {
 		t.Fatal(err)
 	}
-	x.restore(g)
 	return g
 }
 

@@ -362,7 +362,7 @@ func (s *codeset) termRow(v uint32) []byte {
 func (s *codeset) add(g *generation, v uint32) (clipped bool) {
 	dst := u8At(s.rows.row(v), s.width)
 	row := g.vector(v)
-	if g.disk != nil {
+	if g.disk != nil && v < g.disk.freed {
 		row = make([]float32, g.cfg.Dimension)
 		if g.read(v, row) != nil {
 			clear(row)

@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -175,11 +174,10 @@ func Open(ctx context.Context, cfg Config, generation uint64, src Source) (*Inde
 		return nil, err
 	}
 	x.current.Store(g)
-	if err := x.load(ctx, g, src); err != nil {
+	if err := x.loadAndRestore(ctx, g, src); err != nil {
 		g.release()
 		return nil, err
 	}
-	x.restore(g)
 	x.done.Go(x.build)
 	x.done.Go(x.mergePayload)
 	x.wake.nudge()
@@ -203,48 +201,6 @@ func newIndex(cfg Config, src Source) *Index {
 	return x
 }
 
-// load takes the replicated state of the generation in.
-func (x *Index) load(ctx context.Context, g *generation, src Source) error {
-	last := int64(-1)
-	x.payload.bulk(true)
-	defer x.payload.bulk(false)
-	err := src.Scan(0, func(e Entry) error {
-		if int64(e.Slot) <= last {
-			return fmt.Errorf("index: slot %d came after slot %d", e.Slot, last)
-		}
-		last = int64(e.Slot)
-		if len(e.Vector) != x.cfg.Dimension {
-			return fmt.Errorf("index: slot %d has %d dimensions, the collection has %d", e.Slot, len(e.Vector), x.cfg.Dimension)
-		}
-		g.append(e.Slot, e.Vector, e.DeadAt)
-		x.payload.add(e.Slot, e.Payload)
-		return ctx.Err()
-	})
-	if err != nil {
-		return fmt.Errorf("index: load generation %d: %w", g.id, err)
-	}
-	return nil
-}
-
-// restore takes the graph from a checkpoint if there is a sound one.
-func (x *Index) restore(g *generation) {
-	if x.cfg.Dir == "" {
-		return
-	}
-	path := checkpointPath(x.cfg.Dir, g.id)
-	c, err := readCheckpoint(path, &x.cfg)
-	if errors.Is(err, os.ErrNotExist) {
-		return
-	}
-	if err == nil {
-		err = newBuilder(g, x.cfg.Workers).restore(c)
-	}
-	if err != nil {
-		g.forgetGraph()
-		x.cfg.Warn("the checkpoint "+path+" is not used; the graph is built anew", err)
-	}
-}
-
 // acquire takes a reference to the current generation.
 func (x *Index) acquire() *generation {
 	for {
@@ -253,6 +209,16 @@ func (x *Index) acquire() *generation {
 			return g
 		}
 	}
+}
+
+// acquireFor takes a reference to the current generation if it can show v.
+func (x *Index) acquireFor(v View) (*generation, error) {
+	g := x.acquire()
+	if v.Applied < g.sealedAt {
+		g.release()
+		return nil, fmt.Errorf("%w: view of log index %d, collected at %d", ErrViewTooOld, v.Applied, g.sealedAt)
+	}
+	return g, nil
 }
 
 // Append takes the vector and payload of the next slot. It never waits for the
@@ -299,11 +265,11 @@ func (x *Index) Seal(generation, at uint64) {
 // Match calls fn for the matching slots of a view in increasing order until it
 // returns false.
 func (x *Index) Match(ctx context.Context, f *Filter, v View, fn func(Slot) bool) error {
-	g := x.acquire()
-	defer g.release()
-	if v.Applied < g.sealedAt {
-		return fmt.Errorf("%w: view of log index %d, collected at %d", ErrViewTooOld, v.Applied, g.sealedAt)
+	g, err := x.acquireFor(v)
+	if err != nil {
+		return err
 	}
+	defer g.release()
 	s := x.scratches.Get().(*scratch)
 	defer x.scratches.Put(s)
 	r := request{x: x, ctx: ctx, g: g, s: s}
@@ -313,11 +279,12 @@ func (x *Index) Match(ctx context.Context, f *Filter, v View, fn func(Slot) bool
 			return err
 		}
 	}
-	for u := range r.see.bound {
-		if u%4096 == 0 && ctx.Err() != nil {
+	bound := r.see.bound
+	for u, n := r.see.next(0, bound), 1; u < bound; u, n = r.see.next(u+1, bound), n+1 {
+		if n%4096 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if r.see.match(u) && !fn(g.slot(u)) {
+		if !fn(g.slot(u)) {
 			return nil
 		}
 	}

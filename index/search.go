@@ -19,11 +19,11 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 		return dst, Stats{}, err
 	}
 	x.pace.searched()
-	g := x.acquire()
-	defer g.release()
-	if v.Applied < g.sealedAt {
-		return dst, Stats{}, fmt.Errorf("%w: view of log index %d, collected at %d", ErrViewTooOld, v.Applied, g.sealedAt)
+	g, err := x.acquireFor(v)
+	if err != nil {
+		return dst, Stats{}, err
 	}
+	defer g.release()
 	s := x.scratches.Get().(*scratch)
 	defer s.put(x)
 	s.visited = 0
