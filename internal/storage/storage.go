@@ -16,6 +16,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 )
 
 // ErrCorrupt marks a store whose files are missing or do not hold what they
@@ -117,6 +118,12 @@ func (d *DB) pebbleOptions(o Options, cache *pebble.Cache) *pebble.Options {
 		l.BlockSize = blockBytes
 		l.IndexBlockSize = 256 << 10
 		l.FilterPolicy = bloom.FilterPolicy(bloomBitsPerKey)
+		// Most bytes are vectors, which hardly shrink, and most tables above the
+		// last level soon are rewritten.
+		l.Compression = func() *sstable.CompressionProfile { return sstable.NoCompression }
+		if i == len(po.Levels)-1 {
+			l.Compression = func() *sstable.CompressionProfile { return sstable.SnappyCompression }
+		}
 		po.TargetFileSizes[i] = tableBytesL0 << min(i, 4)
 	}
 	return po
