@@ -198,7 +198,7 @@ func (x *trial) needsDisk(n *localcluster.Node) {
 	var st *clusterv1.StatusResponse
 	var err error
 	x.wait(n.ID+" to need its disk", func() (bool, string) {
-		ctx, cancel := context.WithTimeout(x.t.Context(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(x.t.Context(), 2*time.Second)
 		defer cancel()
 		_, err = x.cl.Snapshot(ctx, n.GRPC)
 		st = x.status(n)

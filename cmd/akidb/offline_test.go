@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os/exec"
 	"strings"
 	"testing"
@@ -86,6 +87,27 @@ func TestLostQuorumByTheManual(t *testing.T) {
 	// A running node is not touched.
 	if _, stderr, status := akidb(t, append(recover, "--cluster-id", seen.ClusterID, "--yes", "--log-store", "bolt")...); status == 0 {
 		t.Fatalf("recovered a running node: %s", stderr)
+	}
+	// The others come back empty, and all three are one again.
+	for _, n := range c.Nodes {
+		if n == survivor {
+			continue
+		}
+		if err := errors.Join(n.Wipe(), n.Start(), n.WaitReady(t.Context())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := converge(t.Context(), cl, c.Endpoints(), convergeLimit, c.Alive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, st := range all {
+		if st.ClusterId != seen.ClusterID || st.StateHash != all[0].StateHash {
+			t.Errorf("%s: cluster %s, state %s", st.NodeId, st.ClusterId, st.StateHash)
+		}
+	}
+	if out, stderr, status := akidb(t, "cluster", "verify", "--endpoints", strings.Join(c.Endpoints(), ","), "--ca-cert", c.CACert); status != 0 || strings.Count(out, "\nn") != 3 {
+		t.Errorf("verify: %d: %s%s", status, out, stderr)
 	}
 }
 

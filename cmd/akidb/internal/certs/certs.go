@@ -78,8 +78,11 @@ func template(name string) *x509.Certificate {
 		NotBefore: now.Add(-time.Hour), NotAfter: now.Add(validFor)}
 }
 
-// Issue writes a certificate for name, valid as server and as client on the
-// loopback addresses and localhost, and returns its files. An existing one is kept.
+// loopbacks is how many addresses of 127.0.0.0/24 a certificate is valid for.
+const loopbacks = 16
+
+// Issue writes a certificate for name, valid as server and as client on localhost
+// and the first loopback addresses, and returns its files. An existing one is kept.
 func (a *Authority) Issue(dir, name string) (certPath, keyPath string, err error) {
 	certPath, keyPath = filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key")
 	if _, err := tls.LoadX509KeyPair(certPath, keyPath); err == nil {
@@ -93,7 +96,10 @@ func (a *Authority) Issue(dir, name string) (certPath, keyPath string, err error
 	tmpl.KeyUsage = x509.KeyUsageDigitalSignature
 	tmpl.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	tmpl.DNSNames = []string{"localhost", name}
-	tmpl.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback}
+	tmpl.IPAddresses = []net.IP{net.IPv6loopback}
+	for i := range loopbacks {
+		tmpl.IPAddresses = append(tmpl.IPAddresses, net.IPv4(127, 0, 0, byte(i+1)))
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, &key.PublicKey, a.key)
 	if err == nil {
 		err = writePair(certPath, keyPath, der, key)
