@@ -25,15 +25,11 @@ func (s *service) Query(ctx context.Context, r *collectionv1.QueryRequest) (*col
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.read(ctx, r)
+	v, c, err := s.readCollection(ctx, r, r.GetCollectionId())
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	c, err := v.Collection(r.GetCollectionId())
-	if err != nil {
-		return nil, err
-	}
 	if err := q.fit("", c.Record()); err != nil {
 		return nil, err
 	}
@@ -75,15 +71,11 @@ func (s *service) QueryBatch(ctx context.Context, r *collectionv1.QueryBatchRequ
 		}
 		queries[i] = q
 	}
-	v, err := s.read(ctx, r)
+	v, c, err := s.readCollection(ctx, r, r.GetCollectionId())
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	c, err := v.Collection(r.GetCollectionId())
-	if err != nil {
-		return nil, err
-	}
 	vectorBytes := 0
 	for i, q := range queries {
 		if err := q.fit(at("", "queries", i), c.Record()); err != nil {
@@ -235,15 +227,11 @@ func (s *service) Get(ctx context.Context, r *collectionv1.GetRequest) (*collect
 	if err := checkDocID("doc_id", r.GetDocId()); err != nil {
 		return nil, err
 	}
-	v, err := s.read(ctx, r)
+	v, c, err := s.readCollection(ctx, r, r.GetCollectionId())
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	c, err := v.Collection(r.GetCollectionId())
-	if err != nil {
-		return nil, err
-	}
 	d, err := c.Get(r.GetDocId(), raftfsm.Projection{Vector: true, Metadata: true})
 	if err != nil {
 		return nil, err
@@ -274,15 +262,11 @@ func (s *service) Fetch(ctx context.Context, r *collectionv1.FetchRequest) (*col
 			return nil, err
 		}
 	}
-	v, err := s.read(ctx, r)
+	v, c, err := s.readCollection(ctx, r, r.GetCollectionId())
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	c, err := v.Collection(r.GetCollectionId())
-	if err != nil {
-		return nil, err
-	}
 	project := raftfsm.Projection{Vector: wanted(r.IncludeVector), Metadata: wanted(r.IncludeMetadata)}
 	if project.Vector && len(ids)*4*int(c.Record().GetDimension()) > maxReplyVectorBytes {
 		return nil, invalidf("doc_ids", "%d vectors of dimension %d exceed the %d bytes of a reply; fetch fewer",
@@ -325,15 +309,11 @@ func (s *service) Count(ctx context.Context, r *collectionv1.CountRequest) (*col
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.read(ctx, r)
+	v, c, err := s.readCollection(ctx, r, r.GetCollectionId())
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	c, err := v.Collection(r.GetCollectionId())
-	if err != nil {
-		return nil, err
-	}
 	n := c.Len()
 	if filter != nil {
 		if n, err = c.Count(ctx, filter); err != nil {
@@ -375,15 +355,11 @@ func (s *service) Scroll(ctx context.Context, r *collectionv1.ScrollRequest) (*c
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.read(ctx, r)
+	v, c, err := s.readCollection(ctx, r, r.GetCollectionId())
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	c, err := v.Collection(r.GetCollectionId())
-	if err != nil {
-		return nil, err
-	}
 	out := &collectionv1.ScrollResponse{
 		AppliedIndex: v.applied, SessionToken: v.token, ServedBy: v.by, Consistency: v.consistency,
 	}
@@ -446,14 +422,10 @@ func (s *service) describe(ctx context.Context, r readRequest, ref string) (*col
 	if err := checkRef(ref); err != nil {
 		return nil, served{}, err
 	}
-	v, err := s.read(ctx, r)
+	v, c, err := s.readCollection(ctx, r, ref)
 	if err != nil {
 		return nil, served{}, err
 	}
 	defer v.Close()
-	c, err := v.Collection(ref)
-	if err != nil {
-		return nil, served{}, err
-	}
 	return collectionInfo(c), v.served, nil
 }

@@ -52,6 +52,20 @@ func (s *service) readWith(ctx context.Context, o node.ReadOptions) (*view, erro
 	}}, nil
 }
 
+// readCollection is read, and a collection of the view by id or name.
+func (s *service) readCollection(ctx context.Context, r readRequest, ref string) (*view, *raftfsm.Collection, error) {
+	v, err := s.read(ctx, r)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := v.Collection(ref)
+	if err != nil {
+		v.Close()
+		return nil, nil, err
+	}
+	return v, c, nil
+}
+
 // wrote is what a reply says about a write: it was decided by the log, at
 // logIndex, so whatever follows it can be linearizable.
 func (s *service) wrote(logIndex uint64) served {
