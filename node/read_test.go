@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -245,5 +246,44 @@ func TestLateSnapshotDoesNotSetBack(t *testing.T) {
 	}
 	if err := sink.Close(); err == nil {
 		t.Error("the sink took a snapshot from before the applied index")
+	}
+}
+
+// Verify holds writes back while the members answer, but not for one that has not
+// answered for long.
+func TestVerifyHoldsNothingBackForASilentMember(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	f := c.follower()
+	c.stop(f.ID())
+	mute, err := net.Listen("tcp", c.addrs[f.ID()]) // as a paused process: it is there and says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	c.wait("the leader to miss it", func() bool { return c.leader().pilot.silence(f.ID()) > silentFor })
+	l := c.leader()
+	verified := make(chan []MemberHash, 1)
+	go func() {
+		out, err := l.Verify(c.ctx())
+		if err != nil {
+			t.Error(err)
+		}
+		verified <- out
+	}()
+	for i := 0; ; i++ {
+		c.put(l, fmt.Sprintf("meanwhile%d", i))
+		select {
+		case out := <-verified:
+			if i < 3 {
+				t.Errorf("%d writes while it waited for %s", i, f.ID())
+			}
+			for _, h := range out {
+				if (h.Err != "") != (h.NodeID == f.ID()) {
+					t.Errorf("%+v", h)
+				}
+			}
+			return
+		default:
+		}
 	}
 }

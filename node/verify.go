@@ -66,6 +66,7 @@ func (n *Node) verifyHere(ctx context.Context) ([]MemberHash, error) {
 	if err != nil {
 		return nil, fmt.Errorf("entries under way were not applied within %v: %w", holdTimeout, err)
 	}
+	release = sync.OnceFunc(release)
 	defer release()
 	p, err := n.g.reads.local.do(ctx)
 	if err != nil {
@@ -73,21 +74,32 @@ func (n *Node) verifyHere(ctx context.Context) ([]MemberHash, error) {
 	}
 	servers := n.g.servers()
 	out := make([]MemberHash, len(servers))
-	var wg sync.WaitGroup
-	for i, s := range servers {
-		wg.Go(func() {
-			out[i].NodeID = string(s.ID)
-			r, err := n.hashOf(ctx, out[i].NodeID, n.g.addrOf(s), p.index)
-			if err != nil {
-				out[i].Err = err.Error()
-				return
-			}
-			out[i].AppliedIndex, out[i].StateHash, out[i].GraphHash = r.AppliedIndex, hex.EncodeToString(r.StateHash), r.GraphHash
-		})
+	ask := func(i int) {
+		s := servers[i]
+		out[i].NodeID = string(s.ID)
+		r, err := n.hashOf(ctx, out[i].NodeID, n.g.addrOf(s), p.index)
+		if err != nil {
+			out[i].Err = err.Error()
+			return
+		}
+		out[i].AppliedIndex, out[i].StateHash, out[i].GraphHash = r.AppliedIndex, hex.EncodeToString(r.StateHash), r.GraphHash
 	}
-	wg.Wait()
+	var held, silent sync.WaitGroup
+	for i, s := range servers {
+		if n.pilot.silence(string(s.ID)) > silentFor && string(s.ID) != n.cfg.NodeID {
+			silent.Go(func() { ask(i) }) // no write waits for it
+		} else {
+			held.Go(func() { ask(i) })
+		}
+	}
+	held.Wait()
+	release()
+	silent.Wait()
 	return out, nil
 }
+
+// silentFor is how long a member has not answered that Verify holds nothing back for.
+const silentFor = 4 * statsInterval
 
 func (n *Node) hashOf(ctx context.Context, id, addr string, index uint64) (*nodev1.HashReply, error) {
 	if id == n.cfg.NodeID {
