@@ -307,6 +307,7 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 		}
 		w.choose(g, v, w.pool.items, g.graph.width(layer))
 		setRow(g.graph.row(v, layer), w.chosen)
+		g.graph.setChanged(v, layer)
 		if layer == 0 {
 			g.graph.setClosed(v, len(w.chosen))
 		}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -223,7 +224,8 @@ func TestCheckpointAfterSeal(t *testing.T) {
 }
 
 // TestRestartTime opens many vectors of 128 dimensions on a checkpoint and prints
-// how long it took; it builds the graph first.
+// how long it took; it builds the graph first. Then it prints what a checkpoint
+// after 1 % new vectors writes.
 func TestRestartTime(t *testing.T) {
 	n, err := strconv.Atoi(os.Getenv("AKIDB_RESTART"))
 	if err != nil {
@@ -244,8 +246,28 @@ func TestRestartTime(t *testing.T) {
 	if err := x.Checkpoint(ctx); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("checkpoint in %v", time.Since(start))
+	size := func() (n int) {
+		for _, raw := range checkpointFiles(t, cfg.Dir) {
+			n += len(raw)
+		}
+		return n
+	}
+	whole := size()
+	t.Logf("checkpoint of %d bytes in %v", whole, time.Since(start))
 	start = time.Now()
 	y := open(t, cfg, src)
 	t.Logf("opened in %v, backlog %d", time.Since(start), y.Backlog())
+	for i := range n / 100 {
+		v := slices.Clone(vectors[i*97])
+		v[i%128] += 0.1
+		x.Append(Slot(n+i), v, nil)
+	}
+	if err := x.WaitIdle(ctx); err != nil {
+		t.Fatal(err)
+	}
+	start = time.Now()
+	if err := x.Checkpoint(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("after 1 %% new vectors another checkpoint of %d bytes in %v", size()-whole, time.Since(start))
 }

@@ -35,8 +35,10 @@ type graph struct {
 	// closed is, per vertex, how many links at the beginning of its row on layer
 	// 0 are known to be an outcome of choose: nearest first, and none too near to
 	// another. It spares the builder comparisons, never decides anything, and is
-	// not kept across restarts.
-	closed *arena
+	// not kept across restarts. Its highest bit says that the row has changed since
+	// the last checkpoint; changed says it of the rows in upper.
+	closed  *arena
+	changed *arena
 	// entry packs the top level (high word) and the entry vertex.
 	entry atomic.Uint64
 	hash  digest // sum of rowHash over all rows
@@ -60,6 +62,10 @@ func newGraph(m int) (*graph, error) {
 		g.free()
 		return nil, err
 	}
+	if g.changed, err = newArena(1); err != nil {
+		g.free()
+		return nil, err
+	}
 	return g, nil
 }
 
@@ -68,6 +74,7 @@ func (g *graph) free() {
 	g.upper.free()
 	g.upperRow.free()
 	g.closed.free()
+	g.changed.free()
 }
 
 // level is the highest layer of vertex v, a pure function: one vertex in m
@@ -103,8 +110,7 @@ func (g *graph) row(v uint32, layer int) []uint32 {
 	if layer == 0 {
 		return u32At(g.links.row(v), g.m0)
 	}
-	first := *(*uint32)(g.upperRow.row(v))
-	return u32At(g.upper.row(first+uint32(layer-1)), g.m)
+	return u32At(g.upper.row(g.upperOf(v, layer)), g.m)
 }
 
 // addVertices makes empty rows for vertices [a, b).
@@ -121,6 +127,7 @@ func (g *graph) addVertices(a, b uint32) {
 		*(*uint32)(g.upperRow.row(v)) = first
 		l := uint32(g.level(v))
 		g.upper.grow(int(first + l))
+		g.changed.grow(int(first + l))
 		for i := range l {
 			row := u32At(g.upper.row(first+i), g.m)
 			for i := range row {
@@ -131,19 +138,49 @@ func (g *graph) addVertices(a, b uint32) {
 	}
 }
 
-// maxClosed is the most that a byte can say; less than the truth is no harm.
-const maxClosed = 255
+// Of a byte of closed. maxClosed may be less than the truth, which is no harm.
+const (
+	maxClosed  = 127
+	rowChanged = 128
+)
+
+func (g *graph) closedByte(v uint32) *uint8 { return (*uint8)(g.closed.row(v)) }
+
+func (g *graph) closedLinks(v uint32) int { return int(*g.closedByte(v) & maxClosed) }
 
 func (g *graph) setClosed(v uint32, links int) {
-	*(*uint8)(g.closed.row(v)) = uint8(min(links, maxClosed))
+	b := g.closedByte(v)
+	*b = *b&rowChanged | uint8(min(links, maxClosed))
 }
-
-func (g *graph) closedLinks(v uint32) int { return int(*(*uint8)(g.closed.row(v))) }
 
 // openRows forgets what is known of the rows below n, because distances between
 // vertices have changed.
 func (g *graph) openRows(n uint32) {
-	clear(u8At(g.closed.base, int(n)))
+	for i := range u8At(g.closed.base, int(n)) {
+		*g.closedByte(uint32(i)) &= rowChanged
+	}
+}
+
+// setChanged marks a row for the next checkpoint.
+func (g *graph) setChanged(v uint32, layer int) {
+	if layer == 0 {
+		*g.closedByte(v) |= rowChanged
+		return
+	}
+	*(*uint8)(g.changed.row(g.upperOf(v, layer))) = 1
+}
+
+// forgetChanges unmarks all rows.
+func (g *graph) forgetChanges(vertices uint32) {
+	for v := range vertices {
+		*g.closedByte(v) &= maxClosed
+	}
+	clear(u8At(g.changed.base, int(g.uppers.Load())))
+}
+
+// upperOf is the row in upper of v on a layer above 0.
+func (g *graph) upperOf(v uint32, layer int) uint32 {
+	return *(*uint32)(g.upperRow.row(v)) + uint32(layer-1)
 }
 
 // setRow replaces a row, none-padded, seen by concurrent searches word by word.

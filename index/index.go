@@ -156,8 +156,9 @@ type Index struct {
 	wake  bell // for the builder
 	merge bell // for the merger of payload runs
 	stop  chan struct{}
-	// checkpoints are asked of the builder.
+	// checkpoints are asked of the builder, who knows what the last one was.
 	checkpoints chan checkpointRequest
+	chain       *chain
 	done        sync.WaitGroup
 }
 
@@ -340,7 +341,7 @@ func (x *Index) memory(g *generation) Memory {
 		Vectors: vectors * int64(g.vectors.stride),
 		Codes:   codes,
 		Graph: graphed*int64(g.graph.links.stride+g.graph.upperRow.stride+g.graph.closed.stride) +
-			int64(g.graph.uppers.Load())*int64(g.graph.upper.stride),
+			int64(g.graph.uppers.Load())*int64(g.graph.upper.stride+g.graph.changed.stride),
 		Payload: x.payload.bytes(),
 		Slots:   n * int64(g.slots.stride+g.deadAt.stride),
 	}

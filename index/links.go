@@ -145,9 +145,6 @@ func (b *builder) link(w *buildWorker, edges []edge, from uint32) {
 	target, layer := edges[0].target, int(edges[0].layer)
 	row := g.graph.row(target, layer)
 	n := rowLen(row)
-	if target < from {
-		w.hash.sub(rowHash(target, layer, row[:n]))
-	}
 	links := append(w.links[:0], row[:n]...)
 	for _, e := range edges {
 		links = append(links, e.source)
@@ -175,6 +172,13 @@ func (b *builder) link(w *buildWorker, edges []edge, from uint32) {
 		if layer == 0 {
 			g.graph.setClosed(target, len(links))
 		}
+	}
+	if slices.Equal(links, row[:n]) {
+		return
+	}
+	g.graph.setChanged(target, layer)
+	if target < from {
+		w.hash.sub(rowHash(target, layer, row[:n]))
 	}
 	setRow(row, links)
 	if target < from {

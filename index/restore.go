@@ -13,9 +13,14 @@ import (
 // loadAndRestore takes the replicated state of the generation in, and its graph
 // from a checkpoint if there is a sound one.
 func (x *Index) loadAndRestore(ctx context.Context, g *generation, src Source) error {
+	path := checkpointPath(x.cfg.Dir, g.id)
 	c, err := x.findCheckpoint(g)
+	if c != nil && err != nil {
+		x.cfg.Warn("the checkpoint "+path+" is used as far as it is sound; the rest is built anew", err)
+		err = nil
+	}
 	var e *earlyCodes
-	if err == nil && c != nil {
+	if c != nil {
 		e, err = beginEarly(g, c)
 	}
 	if err := x.load(ctx, g, src, e); err != nil {
@@ -28,8 +33,12 @@ func (x *Index) loadAndRestore(ctx context.Context, g *generation, src Source) e
 	if err != nil {
 		g.forgetGraph()
 		e.release()
-		x.cfg.Warn("the checkpoint "+checkpointPath(x.cfg.Dir, g.id)+" is not used; the graph is built anew", err)
+		x.cfg.Warn("the checkpoint "+path+" is not used; the graph is built anew", err)
 		return e.undo(ctx)
+	}
+	if c != nil {
+		x.chain = &c.chain
+		x.chain.g = g
 	}
 	return nil
 }
@@ -39,7 +48,7 @@ func (x *Index) findCheckpoint(g *generation) (*checkpoint, error) {
 	if x.cfg.Dir == "" {
 		return nil, nil
 	}
-	c, err := readCheckpoint(checkpointPath(x.cfg.Dir, g.id), &x.cfg)
+	c, err := readCheckpoint(x.cfg.Dir, g.id, &x.cfg)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
