@@ -180,6 +180,16 @@ func TestPromotedReadReplicaKeepsItsVote(t *testing.T) {
 	x.finish()
 }
 
+// Goal: a cluster cannot be left by its last voter. Method: stop the only node,
+// which was told to leave, and start it.
+func TestLastVoterStays(t *testing.T) {
+	x := startTrial(t, 1, 1, "--leave-on-stop")
+	x.load.stop()
+	x.must(x.c.Nodes[0].Stop(x.ctx()))
+	x.restart(x.c.Nodes[0])
+	x.finish()
+}
+
 // Goal: keys of gossip are rotated while everything runs. Method: three steps, as
 // the manual says, after which gossip still reaches all, but not a node that was
 // started with the old key only.

@@ -108,9 +108,7 @@ func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error
 	err = errors.Join(err, metrics.Shutdown(stopCtx), serving.Wait())
 	// 4. Nobody asks this node any more, so it can go for good.
 	if cfg.LeaveOnStop {
-		if lerr := n.Leave(stopCtx); lerr != nil {
-			log.Error("still a member: take it out with akidb cluster remove", "err", lerr)
-		}
+		leave(stopCtx, n, log)
 	}
 	// 5. The node: deferred above.
 	return err
@@ -275,22 +273,34 @@ func sayReady(ctx context.Context, n *node.Node, cfg *settings.Serve, log *slog.
 
 // handOver gives leadership to another voter, if this node has it and there is one.
 func handOver(ctx context.Context, n *node.Node, log *slog.Logger) {
-	if l, err := n.Leader(); err != nil || l.NodeID != n.ID() {
-		return
-	}
-	voters := 0
-	for _, m := range n.Members() {
-		if m.Voter {
-			voters++
-		}
-	}
-	if voters < 2 {
+	if l, err := n.Leader(); err != nil || l.NodeID != n.ID() || lastVoter(n) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, handOverTimeout)
 	defer cancel()
 	if err := n.TransferLeader(ctx, ""); err != nil {
 		log.Warn("leadership was not handed over; the others will elect", "error", err)
+	}
+}
+
+// lastVoter is true if no other member votes.
+func lastVoter(n *node.Node) bool {
+	for _, m := range n.Members() {
+		if m.Voter && m.NodeID != n.ID() {
+			return false
+		}
+	}
+	return true
+}
+
+// leave takes this node out of the cluster, unless that would be its end.
+func leave(ctx context.Context, n *node.Node, log *slog.Logger) {
+	if lastVoter(n) {
+		log.Warn("--leave-on-stop: nobody else votes, so this node stays a member")
+		return
+	}
+	if err := n.Leave(ctx); err != nil {
+		log.Error("still a member: take it out with akidb cluster remove", "err", err)
 	}
 }
 
