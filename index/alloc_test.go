@@ -16,9 +16,15 @@ import (
 //
 // Not under the race detector, whose sync.Pool drops items at random.
 func TestSearchDoesNotAllocate(t *testing.T) {
+	for _, quantization := range quantizations {
+		t.Run(string(quantization), func(t *testing.T) { checkAllocations(t, quantization) })
+	}
+}
+
+func checkAllocations(t *testing.T, quantization Quantization) {
 	r := seeded(t, 91)
 	vectors := clustered(r, 4000, 16, 8, 0.5)
-	x := open(t, Config{Dimension: 16, Metric: distance.Cosine}, &memory{})
+	x := open(t, Config{Dimension: 16, Metric: distance.Cosine, Quantization: quantization}, &memory{})
 	for i, v := range vectors {
 		x.Append(Slot(i), v, fmt.Appendf(nil, `{"n":%d}`, i%100))
 	}

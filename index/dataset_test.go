@@ -148,6 +148,9 @@ func TestDataSets(t *testing.T) {
 			} else {
 				t.Logf("recall at the default ef %.4f", got)
 			}
+			if got := recall(t, x, queries[:min(len(queries), 300)], Query{K: 10, Ef: 600}, view); set.metric != distance.Dot && got < 0.999 {
+				t.Errorf("recall at ef 600 %.4f", got)
+			}
 			checkFiltered(t, x, dir, queries, view)
 		})
 	}
