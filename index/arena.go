@@ -33,13 +33,10 @@ const (
 )
 
 // physicalMemory is the RAM of the machine, or of what the kernel admits to.
-var physicalMemory = sync.OnceValue(func() uintptr {
-	var si unix.Sysinfo_t
-	if err := unix.Sysinfo(&si); err != nil {
-		return 64 << 30
-	}
-	return uintptr(uint64(si.Totalram) * uint64(si.Unit))
-})
+var physicalMemory = sync.OnceValue(machineMemory)
+
+// unknownMemory is what is taken for it where the kernel does not say.
+const unknownMemory = 64 << 30
 
 // newArena reserves address space for rows of stride bytes. No arena can hold
 // more than the machine's memory, so that is what is reserved, and less where
@@ -101,7 +98,7 @@ func (a *arena) grow(n int) {
 	}
 	if to >= hugePage && !a.small {
 		// Small collections stay on small pages; advice may be refused.
-		_ = unix.Madvise(part, unix.MADV_HUGEPAGE)
+		adviseHuge(part)
 	}
 	a.committed = to
 }
@@ -112,13 +109,13 @@ func (a *arena) row(i uint32) unsafe.Pointer {
 }
 
 // discard gives the pages of rows below to back, those below from having been
-// given back before; they read as zero afterwards.
+// given back before. What they hold afterwards depends on the system.
 func (a *arena) discard(from, to uint32) {
 	page := uintptr(unix.Getpagesize())
 	lo := (uintptr(from) * a.stride) &^ (page - 1)
 	hi := (uintptr(to) * a.stride) &^ (page - 1)
 	if lo < hi {
-		_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(a.base, lo)), hi-lo), unix.MADV_DONTNEED)
+		_ = unix.Madvise(unsafe.Slice((*byte)(unsafe.Add(a.base, lo)), hi-lo), adviceDiscard)
 	}
 }
 

@@ -30,7 +30,6 @@ type test struct {
 	path    uint32
 	unknown bool // no document has the path
 	words   [][]byte
-	long    [][]byte // full text of a prefix beyond what dictionaries hold
 	numbers []number
 	no, yes bool
 	prefix  []byte

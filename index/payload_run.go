@@ -76,7 +76,6 @@ type dictionary struct {
 	ends  []uint32 // of value i in text
 	posts []uint16
 	tails []uint32 // end of value i's slots in posts
-	long  bool     // some value is cut off
 }
 
 func (d *dictionary) len() int { return len(d.ends) }
@@ -372,7 +371,6 @@ func freezeWords(leaves []leaf) dictionary {
 			d.text = append(d.text, l.str...)
 			d.ends = append(d.ends, uint32(len(d.text)))
 			d.tails = append(d.tails, uint32(len(d.posts)))
-			d.long = d.long || len(l.str) > longString
 		}
 		d.posts = append(d.posts, l.off)
 		d.tails[len(d.tails)-1] = uint32(len(d.posts))

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 // Command jepsen runs AkiDB as real processes, breaks their machines and their
 // network, and checks the histories that clients recorded.
 package main

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 // Package cluster runs akidb processes and does to them and to their network
 // what machines and networks do. Only processes it started are ever signalled,
 // and Close takes away everything it made.

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 // Package harness runs workloads against a cluster under nemeses, and judges
 // their histories.
 package harness

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 // Package nemesis makes things go wrong, by a schedule that a seed decides, and
 // puts them right again.
 package nemesis

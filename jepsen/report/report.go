@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build linux
+
 // Package report writes what a run showed: plots, figures and a page.
 package report
 
