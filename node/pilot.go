@@ -4,6 +4,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"sort"
 	"sync"
 	"time"
@@ -54,12 +55,42 @@ func (p *pilot) run(ctx context.Context, c *raftCore) {
 	p.mu.Lock()
 	p.since = time.Now()
 	p.mu.Unlock()
-	ap := autopilot.New(c.r, p, autopilot.WithLogger(raftLogger(p.n.log)), autopilot.WithPromoter(p),
+	ap := autopilot.New(carefulRaft{c.r}, p, autopilot.WithLogger(raftLogger(p.n.log)), autopilot.WithPromoter(p),
 		autopilot.WithUpdateInterval(statsInterval), autopilot.WithReconcileInterval(2*statsInterval))
 	ap.Start(ctx)
 	<-ctx.Done()
 	<-ap.Stop()
 }
+
+// carefulRaft is Raft as autopilot has it. Autopilot promotes by AddVoter on what
+// it saw up to two intervals ago, and AddVoter adds whom it does not find: a
+// member that was removed meanwhile would come back as a voter, and one that is
+// gone for good would count against every majority. Here a member is promoted
+// only if it is one, in the very configuration that is changed.
+type carefulRaft struct{ *raft.Raft }
+
+var _ autopilot.Raft = carefulRaft{}
+
+func (r carefulRaft) AddVoter(id raft.ServerID, address raft.ServerAddress, _ uint64, timeout time.Duration) raft.IndexFuture {
+	f := r.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return refusedChange{err: err}
+	}
+	for _, s := range f.Configuration().Servers {
+		if s.ID == id {
+			return r.Raft.AddVoter(id, address, f.Index(), timeout)
+		}
+	}
+	return refusedChange{err: fmt.Errorf("node: %s is no member any more: not promoted", id)}
+}
+
+// refusedChange is the future of a change that Raft was not asked for.
+type refusedChange struct {
+	raft.IndexFuture
+	err error
+}
+
+func (r refusedChange) Error() error { return r.err }
 
 // report is what a member said last, and when.
 func (p *pilot) report(id string) (*nodev1.StatsReply, time.Time, bool) {
