@@ -32,8 +32,8 @@ const (
 	QuantizationNone Quantization = "none"
 	QuantizationSQ8  Quantization = "sq8"
 	// QuantizationRaBitQ is sq8 and, beside the links of each vertex, short codes
-	// of its neighbours; plain queries are walked on those. It takes more memory:
-	// see docs/adr/0070.
+	// of its neighbours; plain queries are walked on those. It takes more memory
+	// and pays where codes are larger than the cache: see docs/adr/0070.
 	QuantizationRaBitQ Quantization = "rabitq"
 
 	// DefaultQuantization is what an empty Config.Quantization means.

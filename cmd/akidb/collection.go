@@ -35,7 +35,7 @@ type indexFlags struct {
 func (x *indexFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&x.metric, "metric", "", "cosine, dot or l2")
-	f.StringVar(&x.quantization, "quantization", "", "codes that the graph is walked on: none, sq8 (the default), or rabitq, which is faster and takes more memory")
+	f.StringVar(&x.quantization, "quantization", "", "codes that the graph is walked on: none, sq8 (the default), or rabitq, faster where codes exceed the CPU cache, for 1.4 kB or more per vector")
 	f.Uint32Var(&x.m, "m", 0, "edges of a vertex (default 16)")
 	f.Uint32Var(&x.efConstruction, "ef-construction", 0, "candidates while building (default 200)")
 	f.Uint32Var(&x.efSearch, "ef-search", 0, "candidates while searching (default: by recall target 0.99)")
