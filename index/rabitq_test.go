@@ -400,3 +400,27 @@ func TestPoorBlocksAreNotWalked(t *testing.T) {
 		t.Error("results differ from those of a walk on 8-bit codes")
 	}
 }
+
+// Goal: blocks need no float32 vectors in RAM: with those on disk they are walked
+// all the same, and results have the distances of the vectors.
+func TestBlocksWithVectorsOnDisk(t *testing.T) {
+	for _, metric := range metrics {
+		t.Run(metricName(metric), func(t *testing.T) {
+			r := seeded(t, 205)
+			const n, dim = 3000, 32
+			vectors := clustered(r, n, dim, 20, 0.6)
+			src := &memory{}
+			for i, v := range vectors {
+				src.add(Entry{Slot: Slot(i), Vector: v})
+			}
+			x := open(t, Config{Dimension: dim, Metric: metric, Quantization: QuantizationRaBitQ, VectorsOnDisk: true}, src)
+			waitIdle(t, x)
+			if b := x.current.Load().codes.Load().blocks; b.covered.Load() == 0 || b.poor.Load() {
+				t.Error("the blocks are not walked")
+			}
+			if got := recall(t, x, vectors[:60], Query{K: 10, Ef: 100}, all); got < 0.99 {
+				t.Errorf("recall %.4f", got)
+			}
+		})
+	}
+}
