@@ -91,14 +91,14 @@ const (
 // it was told to expect only itself. A node with state only says hello, to
 // learn and tell addresses.
 func (n *Node) findCluster() {
-	wait := helloPause
+	wait, longest := n.cfg.paced(helloPause), n.cfg.paced(helloPauseMax)
 	for n.ctx.Err() == nil {
 		done, err := n.tryFindCluster(n.ctx)
 		if err != nil {
 			n.log.Info("looking for the cluster", "err", err)
 		}
 		if done {
-			wait = helloPauseMax
+			wait = longest
 		}
 		t := time.NewTimer(wait)
 		select {
@@ -108,7 +108,7 @@ func (n *Node) findCluster() {
 		}
 		t.Stop()
 		if !done {
-			wait = min(wait*5/4, helloPauseMax)
+			wait = min(wait*5/4, longest)
 		}
 	}
 }

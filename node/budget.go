@@ -45,7 +45,7 @@ func newBudgets(n *Node) *budgets {
 
 func (b *budgets) run() {
 	for b.n.ctx.Err() == nil {
-		pause(b.n.ctx, budgetInterval)
+		pause(b.n.ctx, b.n.cfg.paced(budgetInterval))
 		b.sample()
 	}
 }

@@ -79,6 +79,7 @@ func (cfg Config) withDefaults() (*Config, error) {
 	if c.ElectionTimeout < c.HeartbeatTimeout {
 		bad("ElectionTimeout %v is below HeartbeatTimeout %v", c.ElectionTimeout, c.HeartbeatTimeout)
 	}
+	setDefault(&c.Pace, 1)
 	setDefault(&c.SnapshotInterval, 30*time.Second)
 	setDefault(&c.SnapshotThreshold, 16384)
 	setDefault(&c.TrailingLogs, 65536)
@@ -103,6 +104,9 @@ func (cfg Config) withDefaults() (*Config, error) {
 	return &c, errors.Join(errs...)
 }
 
+// paced is an interval of production at this node's pace.
+func (c *Config) paced(d time.Duration) time.Duration { return d * time.Duration(c.Pace) }
+
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
@@ -113,6 +117,7 @@ func setDefault[T comparable](field *T, value T) {
 func (c *Config) openFSM(ctx context.Context, dir string) (machine, error) {
 	f, err := raftfsm.Open(ctx, raftfsm.Config{
 		Dir: dir, Logger: c.Logger, Registerer: c.Registerer, IndexWorkers: c.IndexWorkers, FS: c.FS,
+		RequestTTLms: int64(c.Pace) * raftfsm.DefaultRequestTTLms,
 	})
 	if err != nil {
 		return nil, err

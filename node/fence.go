@@ -79,7 +79,7 @@ const (
 // leading: what it answers to writes comes from its state too.
 func (n *Node) keepFence() {
 	for n.ctx.Err() == nil {
-		pause(n.ctx, fencePoll)
+		pause(n.ctx, n.cfg.paced(fencePoll))
 		if err := n.g.m.Diverged(); err != nil {
 			n.raiseFence(fence{Diverged: err.Error()})
 		}
@@ -94,7 +94,7 @@ func (n *Node) keepFence() {
 			n.log.Warn("a fenced node leads and found nobody to hand over to", "err", err)
 		}
 		cancel()
-		pause(n.ctx, handOnPause)
+		pause(n.ctx, n.cfg.paced(handOnPause))
 	}
 }
 

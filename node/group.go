@@ -255,7 +255,7 @@ func (g *group) openCore() (_ *raftCore, err error) {
 	c.stream = newStreamLayer(g.mux, g.id, g.cfg.AdvertiseAddr)
 	c.trans = newGroupTransport(c.stream, g, hlog.Named("transport"), func(rpc raft.RPC, forward func(raft.RPC)) bool {
 		return g.admit(ls, rpc, forward)
-	}, ls.ahead.commitLimit, newReach(c.replicatesTo))
+	}, ls.ahead.commitLimit, newReach(g.cfg.paced(reachCheck), c.replicatesTo))
 	conf := g.raftConfig(c)
 	conf.Logger = hlog
 	r, err := raft.NewRaft(conf, g.ad, ls, g.stable, g.snaps, c.trans)
@@ -328,7 +328,7 @@ func (g *group) raftConfig(c *raftCore) *raft.Config {
 	conf.HeartbeatTimeout = g.cfg.HeartbeatTimeout
 	conf.ElectionTimeout = g.cfg.ElectionTimeout
 	conf.LeaderLeaseTimeout = g.cfg.HeartbeatTimeout
-	conf.CommitTimeout = commitTimeout
+	conf.CommitTimeout = g.cfg.paced(commitTimeout)
 	conf.MaxAppendEntries = maxAppendEntries
 	conf.BatchApplyCh = true
 	conf.ShutdownOnRemove = false
@@ -473,7 +473,7 @@ func (g *group) supervise(c *raftCore) {
 		g.core.Store(nil)
 		g.closeCore(c)
 		for {
-			pause(g.ctx, reopenPause)
+			pause(g.ctx, g.cfg.paced(reopenPause))
 			if g.ctx.Err() != nil {
 				return
 			}
@@ -657,7 +657,7 @@ func (g *group) establish(ctx context.Context, c *raftCore, term uint64) bool {
 				refusing = time.Time{}
 			case refusing.IsZero():
 				refusing = time.Now()
-			case time.Since(refusing) > transferStuck:
+			case time.Since(refusing) > g.cfg.paced(transferStuck):
 				// A transfer that an earlier leadership of this Raft began waits for a
 				// replication that has ended, and Raft refuses everything for ever
 				// (hashicorp/raft 1.8.0, leadershipTransfer: the send on
@@ -668,7 +668,7 @@ func (g *group) establish(ctx context.Context, c *raftCore, term uint64) bool {
 				}
 				return false
 			}
-			pause(ctx, retryPause)
+			pause(ctx, g.cfg.paced(retryPause))
 			continue
 		}
 		if c.r.State() == raft.Leader && c.r.CurrentTerm() == term {
@@ -726,7 +726,7 @@ func (g *group) servers() []raft.Server {
 // own loop counts only entries.
 func (g *group) snapshotBySize() {
 	for {
-		pause(g.ctx, time.Second)
+		pause(g.ctx, g.cfg.paced(time.Second))
 		if g.ctx.Err() != nil {
 			return
 		}

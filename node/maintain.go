@@ -60,7 +60,7 @@ const housekeepingInterval = time.Second
 // keeps the alarms, and compacts collections.
 func (n *Node) housekeeping(ctx context.Context) {
 	for {
-		pause(ctx, housekeepingInterval)
+		pause(ctx, n.cfg.paced(housekeepingInterval))
 		if ctx.Err() != nil {
 			return
 		}
@@ -128,7 +128,7 @@ func (n *Node) keepRecord() {
 	wait := 50 * time.Millisecond
 	for n.ctx.Err() == nil {
 		pause(n.ctx, wait)
-		wait = min(2*wait, 5*time.Second)
+		wait = min(2*wait, n.cfg.paced(5*time.Second))
 		if n.ctx.Err() != nil || n.g.clusterID() == "" {
 			continue
 		}
@@ -183,7 +183,7 @@ func (n *Node) keepAlarms(ctx context.Context) {
 	for _, s := range n.g.servers() {
 		id := string(s.ID)
 		r, at, ok := n.pilot.report(id)
-		if !ok || time.Since(at) > 5*statsInterval {
+		if !ok || time.Since(at) > 5*n.cfg.paced(statsInterval) {
 			continue // nothing known: keep what is raised
 		}
 		if r.LowDisk {
@@ -212,7 +212,7 @@ func (n *Node) keepAlarms(ctx context.Context) {
 		_, at, reported := n.pilot.report(a.NodeID)
 		_, member := n.server(a.NodeID)
 		sticky := a.Kind == AlarmDiverged || a.Kind == AlarmCorrupt
-		fresh := reported && time.Since(at) <= 5*statsInterval
+		fresh := reported && time.Since(at) <= 5*n.cfg.paced(statsInterval)
 		if !wanted && (!member || fresh && !sticky) && n.isOurs(a.Kind) {
 			n.try(ctx, "clear alarm", alarm(k, "", true))
 		}
@@ -316,7 +316,7 @@ const checkpointInterval = 2 * time.Minute
 func (n *Node) keepCheckpoints() {
 	var last uint64
 	for n.ctx.Err() == nil {
-		pause(n.ctx, checkpointInterval)
+		pause(n.ctx, n.cfg.paced(checkpointInterval))
 		if applied := n.g.m.Applied(); n.ctx.Err() == nil && applied != last {
 			if err := n.g.m.CheckpointIndexes(n.ctx); err != nil && n.ctx.Err() == nil {
 				n.log.Warn("index checkpoint", "err", err)

@@ -100,13 +100,13 @@ func (n *Node) health(id string) string {
 	switch {
 	case gone.After(heard):
 		return word // dead
-	case ok && silent < 2*helloPauseMax:
+	case ok && silent < 2*n.cfg.paced(helloPauseMax):
 		return "alive"
 	case gone.IsZero() && word != "":
 		return word // alive to those that it does answer
 	case !ok:
 		return "unknown"
-	case silent < 5*helloPauseMax:
+	case silent < 5*n.cfg.paced(helloPauseMax):
 		return "suspect"
 	}
 	return "dead"

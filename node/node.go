@@ -78,6 +78,12 @@ type Config struct {
 	Registerer    prometheus.Registerer
 	// Net is how the network is reached; the zero value is the real one.
 	Net Net
+	// Pace multiplies the intervals at which the node's own routines look around,
+	// as far as no other field sets them, and the time for which request ids are
+	// remembered; 0 is 1. It is for simulations in which a heartbeat takes
+	// minutes and the hours between cost as little: every member must have the
+	// same, for ever.
+	Pace int
 	// FS is where files are kept; nil is the disk. With another one, which only
 	// tests have a use for, LogStore must be "wal", the stable store is a file,
 	// graphs are not kept, and free space is not watched.

@@ -56,7 +56,7 @@ func (p *pilot) run(ctx context.Context, c *raftCore) {
 	p.since = time.Now()
 	p.mu.Unlock()
 	ap := autopilot.New(carefulRaft{c.r}, p, autopilot.WithLogger(raftLogger(p.n.log)), autopilot.WithPromoter(p),
-		autopilot.WithUpdateInterval(statsInterval), autopilot.WithReconcileInterval(2*statsInterval))
+		autopilot.WithUpdateInterval(p.n.cfg.paced(statsInterval)), autopilot.WithReconcileInterval(2*p.n.cfg.paced(statsInterval)))
 	ap.Start(ctx)
 	<-ctx.Done()
 	<-ap.Stop()
@@ -200,7 +200,7 @@ func (p *pilot) FetchServerStats(ctx context.Context, servers map[raft.ServerID]
 	out := make(map[raft.ServerID]*autopilot.ServerStats)
 	for id := range servers {
 		r, at, ok := p.report(string(id))
-		if !ok || time.Since(at) > 2*statsInterval {
+		if !ok || time.Since(at) > 2*p.n.cfg.paced(statsInterval) {
 			continue
 		}
 		s := &autopilot.ServerStats{LastContact: time.Duration(r.LastContactMs) * time.Millisecond, LastTerm: r.LastTerm, LastIndex: r.LastIndex}
@@ -221,7 +221,7 @@ func (p *pilot) KnownServers() map[raft.ServerID]*autopilot.Server {
 			ID: s.ID, Name: string(s.ID), Address: s.Address, NodeStatus: autopilot.NodeFailed,
 			RaftVersion: raft.ProtocolVersionMax, IsLeader: string(s.ID) == p.n.cfg.NodeID, NodeType: autopilot.NodeVoter,
 		}
-		if p.silence(string(s.ID)) < 6*statsInterval {
+		if p.silence(string(s.ID)) < 6*p.n.cfg.paced(statsInterval) {
 			srv.NodeStatus = autopilot.NodeAlive
 		}
 		if r, _, ok := p.report(string(s.ID)); ok {

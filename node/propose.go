@@ -528,7 +528,7 @@ func withDefaultTimeout(ctx context.Context) (context.Context, context.CancelFun
 
 // awaitChange waits for something that makes another try worth while.
 func (g *group) awaitChange(ctx context.Context, changed chan struct{}) {
-	t := time.NewTimer(retryPause)
+	t := time.NewTimer(g.cfg.paced(retryPause))
 	defer t.Stop()
 	select {
 	case <-changed:

@@ -25,6 +25,7 @@ type reach struct {
 	// nothing else ends the wait of a leader that was deposed, or of replication
 	// to a member that was removed.
 	needed func(id raft.ServerID, term uint64) bool
+	check  time.Duration // reachCheck
 	ended  chan struct{} // closed when Raft shuts down
 	once   sync.Once
 
@@ -40,8 +41,8 @@ var (
 	errBack        = errors.New("the member answers again: sending what is new instead")
 )
 
-func newReach(needed func(id raft.ServerID, term uint64) bool) *reach {
-	return &reach{needed: needed, ended: make(chan struct{}), away: make(map[raft.ServerID]chan struct{})}
+func newReach(check time.Duration, needed func(id raft.ServerID, term uint64) bool) *reach {
+	return &reach{needed: needed, check: check, ended: make(chan struct{}), away: make(map[raft.ServerID]chan struct{})}
 }
 
 // end lets every call go, for good.
@@ -64,7 +65,7 @@ func (r *reach) await(id raft.ServerID, term uint64) error {
 	if back == nil {
 		return nil
 	}
-	t := time.NewTicker(reachCheck)
+	t := time.NewTicker(r.check)
 	defer t.Stop()
 	for r.needed(id, term) {
 		select {

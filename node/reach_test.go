@@ -17,7 +17,7 @@ import (
 func TestAppendsWaitForAMemberThatIsAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var gone atomic.Bool
-		r := newReach(func(id raft.ServerID, term uint64) bool { return !gone.Load() && term == 7 })
+		r := newReach(reachCheck, func(id raft.ServerID, term uint64) bool { return !gone.Load() && term == 7 })
 		lost := errors.New("connection refused")
 		if err := r.await("a", 7); err != nil {
 			t.Fatalf("nothing is known of the member, yet: %v", err)

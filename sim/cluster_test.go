@@ -5,10 +5,12 @@ package sim
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,8 +22,22 @@ import (
 	"github.com/akidb/akidb/node"
 )
 
-// heartbeat is the unit that every time of a simulation is a multiple of.
-const heartbeat = 500 * time.Millisecond
+// tick is the heartbeat at the pace of production, and what the times of the
+// network are multiples of.
+const tick = 500 * time.Millisecond
+
+// heartbeat is the unit that every other time of a simulation is a multiple of;
+// -sim.heartbeat makes it longer, and every interval of the nodes with it.
+var heartbeat = tick
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if heartbeat = *flagHeartbeat; heartbeat < tick || heartbeat%tick != 0 {
+		fmt.Fprintf(os.Stderr, "sim: -sim.heartbeat %v is no multiple of %v\n", heartbeat, tick)
+		os.Exit(2)
+	}
+	os.Exit(m.Run())
+}
 
 // Host is a machine: a name, a disk that outlives its processes, and at most one
 // process at a time.
@@ -85,7 +101,7 @@ func newCluster(t *testing.T, seed uint64, n int, tr *trace) *Cluster {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	c := &Cluster{
 		t: t, rng: rng, trace: tr, start: time.Now(),
-		net:       NewNetwork(rand.New(rand.NewPCG(seed, 2)), Latency{heartbeat / 250, heartbeat / 100}),
+		net:       NewNetwork(rand.New(rand.NewPCG(seed, 2)), Latency{tick / 250, tick / 100}),
 		trailing:  []uint64{4, 20, 100, 2000}[rng.IntN(4)],
 		threshold: []uint64{8, 30, 200}[rng.IntN(3)], stateCheck: 6 * heartbeat,
 	}
@@ -134,6 +150,7 @@ func (c *Cluster) config(h *Host) node.Config {
 		IndexWorkers:       1,
 		StateCheckInterval: c.stateCheck,
 		RemoveDeadAfter:    -1,
+		Pace:               int(heartbeat / tick),
 		Logger:             c.log,
 		Net:                c.net.Host(h.name),
 		FS:                 h.disk.Mount(),

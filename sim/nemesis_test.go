@@ -110,7 +110,7 @@ var faults = []fault{
 		for _, a := range nm.names() {
 			for _, b := range nm.names() {
 				if nm.rng.IntN(2) == 0 {
-					nm.net.SetLatency(a, b, Latency{heartbeat / 20, heartbeat / 2})
+					nm.net.SetLatency(a, b, Latency{tick / 20, tick / 2})
 				}
 			}
 		}

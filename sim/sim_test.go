@@ -24,7 +24,10 @@ var (
 	flagSeed  = flag.Uint64("sim.seed", 0, "run this seed only")
 	flagSeeds = flag.Int("sim.seeds", 6, "number of seeds to run, from -sim.first on")
 	flagFirst = flag.Uint64("sim.first", 1, "first seed")
-	flagHours = flag.Float64("sim.hours", 0.03, "simulated hours per seed")
+	flagHours = flag.Float64("sim.hours", 0.03, "simulated hours of faults per seed")
+	flagCalm  = flag.Float64("sim.calm", 0, "simulated hours of calm after each of the rounds of faults")
+
+	flagHeartbeat = flag.Duration("sim.heartbeat", tick, "the nodes' heartbeat, a multiple of the default; every other interval grows with it")
 )
 
 // TestClusterKeepsItsPromises runs clusters through faults by seed and checks
@@ -60,7 +63,7 @@ func replay(seed uint64) string {
 	if m := os.Getenv("AKIDB_MUTANTS"); m != "" {
 		env, tags = "AKIDB_MUTANTS="+m+" ", " -tags akidb_mutants"
 	}
-	return fmt.Sprintf("%sgo test%s ./sim -run TestClusterKeepsItsPromises -sim.seed=%d -sim.hours=%g", env, tags, seed, *flagHours)
+	return fmt.Sprintf("%sgo test%s ./sim -run TestClusterKeepsItsPromises -sim.seed=%d -sim.hours=%g -sim.calm=%g -sim.heartbeat=%v", env, tags, seed, *flagHours, *flagCalm, heartbeat)
 }
 
 // summary adds up what the runs did.
@@ -212,6 +215,11 @@ func drive(c *Cluster, cs *clients, seed uint64, length time.Duration) error {
 		}
 		if round < 3 {
 			time.Sleep(20 * heartbeat)
+		}
+		if calm := time.Duration(*flagCalm * float64(time.Hour)); calm > 0 {
+			cs.quiet.Store(int64(calm))
+			time.Sleep(calm)
+			cs.quiet.Store(0)
 		}
 	}
 	close(cs.stop)

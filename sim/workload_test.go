@@ -25,7 +25,6 @@ const (
 	registers    = 5
 	accounts     = 6
 	startBalance = 100
-	opTimeout    = 12 * heartbeat
 )
 
 // clients drive the cluster through the API of the nodes, as rpc does.
@@ -33,6 +32,8 @@ type clients struct {
 	c     *Cluster
 	h     *history
 	value atomic.Int64 // unique values
+	// quiet is the time in ns over which the next operation of each is spread.
+	quiet atomic.Int64
 	stop  chan struct{}
 	wg    sync.WaitGroup
 }
@@ -64,7 +65,7 @@ func classify(err error) outcome {
 
 // propose sends a command to a node. The result is nil unless done.
 func (k *client) propose(p *Process, cmd *fsmv1.Command) (*fsmv1.Result, outcome) {
-	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), 12*heartbeat)
 	defer cancel()
 	var res *fsmv1.Result
 	err := p.call(func(n *node.Node) (err error) {
@@ -81,7 +82,7 @@ func (k *client) propose(p *Process, cmd *fsmv1.Command) (*fsmv1.Result, outcome
 
 // read takes a view and checks what its consistency promises about the index.
 func (k *client) read(p *Process, o node.ReadOptions, f func(v *raftfsm.View) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), 12*heartbeat)
 	defer cancel()
 	floor := k.h.floor.Load()
 	start := time.Now()
@@ -210,10 +211,14 @@ func (cs *clients) run(seed uint64) {
 		k := &client{clients: cs, id: i, rng: rand.New(rand.NewPCG(seed, uint64(100+i))), name: fmt.Sprintf("c%d", i)}
 		cs.wg.Go(func() {
 			for {
+				wait := time.Duration(k.rng.Int64N(int64(2 * heartbeat)))
+				if n := cs.quiet.Load(); n > 0 { // somebody always asks, seldom
+					wait += time.Duration(k.rng.Int64N(n))
+				}
 				select {
 				case <-cs.stop:
 					return
-				case <-time.After(time.Duration(k.rng.Int64N(int64(2 * heartbeat)))):
+				case <-time.After(wait):
 				}
 				k.ops++
 				work(k)

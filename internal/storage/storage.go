@@ -75,7 +75,8 @@ type DB struct {
 // Options.MustExist is false. It fails with ErrCorrupt if files are missing or
 // damaged.
 func Open(dir string, o Options) (*DB, error) {
-	if o.FS == nil {
+	given := o.FS != nil
+	if !given {
 		o.FS = Disk()
 	}
 	if !o.ReadOnly {
@@ -87,7 +88,14 @@ func Open(dir string, o Options) (*DB, error) {
 	defer cache.Unref() // the DB holds its own reference
 	d := &DB{dir: dir, fs: o.FS}
 	var err error
-	if d.db, err = pebble.Open(dir, d.pebbleOptions(o, cache)); err != nil {
+	po := d.pebbleOptions(o, cache)
+	if given {
+		// A file system of a test's own: there Pebble's looking around ten times a
+		// second is most of what a simulated hour costs. Compactions are asked for
+		// by flushes and by the end of other compactions all the same.
+		po.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
+	}
+	if d.db, err = pebble.Open(dir, po); err != nil {
 		return nil, openError(dir, err)
 	}
 	return d, nil
