@@ -29,7 +29,6 @@ type arena struct {
 const (
 	hugePage   = 2 << 20
 	maxReserve = 1 << 40
-	minReserve = 1 << 30
 )
 
 // physicalMemory is the RAM of the machine, or of what the kernel admits to.
@@ -38,18 +37,24 @@ var physicalMemory = sync.OnceValue(machineMemory)
 // unknownMemory is what is taken for it where the kernel does not say.
 const unknownMemory = 64 << 30
 
-// newArena reserves address space for rows of stride bytes. No arena can hold
-// more than the machine's memory, so that is what is reserved, and less where
-// the address space is short.
-func newArena(stride int) (*arena, error) {
+// maxRows bounds the vertices of a collection that the machine's memory can hold,
+// from the bytes a vertex takes at least: its links, slot and index of deletion,
+// its vector or, with vectors on disk, its codes; and more.
+func (cfg *Config) maxRows(more int) int {
+	row := 4 * cfg.Dimension
+	if cfg.VectorsOnDisk && cfg.Quantization != QuantizationNone {
+		row = cfg.Dimension
+	}
+	bytes := uintptr(row + 8*cfg.M + 12 + more)
+	return int(min(physicalMemory()/bytes+1, maxVertices))
+}
+
+// newArena reserves address space for so many rows of stride bytes, and less
+// where the address space is short.
+func newArena(stride, rows int) (*arena, error) {
 	a := &arena{stride: uintptr(stride)}
-	want := uintptr(minReserve)
-	for want < physicalMemory() && want < maxReserve {
-		want *= 2
-	}
-	if limit := uintptr(stride) * maxVertices; want > limit {
-		want = (limit + hugePage - 1) / hugePage * hugePage
-	}
+	want := min(uintptr(stride)*uintptr(rows), maxReserve)
+	want = (want + hugePage - 1) / hugePage * hugePage
 	var err error
 	for ; want >= hugePage; want /= 2 {
 		a.mapping, err = mmapReserve(want + hugePage)

@@ -296,19 +296,19 @@ type codeset struct {
 }
 
 func newCodeset(c *codec, cfg *Config) (*codeset, error) {
-	rows, err := newArena(c.width)
+	rows, err := newArena(c.width, cfg.maxRows(0))
 	if err != nil {
 		return nil, err
 	}
 	s := &codeset{codec: *c, rows: rows}
 	if c.form == termsApart {
-		if s.terms, err = newArena(termBytes); err != nil {
+		if s.terms, err = newArena(termBytes, cfg.maxRows(0)); err != nil {
 			rows.free()
 			return nil, err
 		}
 	}
 	if cfg.Quantization == QuantizationRaBitQ {
-		if s.blocks, err = newBlockset(s, 2*cfg.M); err != nil {
+		if s.blocks, err = newBlockset(s, cfg); err != nil {
 			rows.free()
 			s.terms.free()
 			return nil, err

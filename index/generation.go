@@ -61,7 +61,7 @@ func newGeneration(cfg *Config, src Source, id, sealedAt uint64) (*generation, e
 	var err error
 	make := func(a **arena, stride int) {
 		if err == nil {
-			*a, err = newArena(stride)
+			*a, err = newArena(stride, cfg.maxRows(0))
 		}
 	}
 	make(&g.slots, 4)
@@ -74,7 +74,7 @@ func newGeneration(cfg *Config, src Source, id, sealedAt uint64) (*generation, e
 		make(&g.norms, 4)
 	}
 	if err == nil {
-		g.graph, err = newGraph(cfg.M)
+		g.graph, err = newGraph(cfg.M, cfg.maxRows(0))
 	}
 	if err != nil {
 		g.free()

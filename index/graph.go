@@ -44,25 +44,26 @@ type graph struct {
 	hash  digest // sum of rowHash over all rows
 }
 
-func newGraph(m int) (*graph, error) {
+func newGraph(m, rows int) (*graph, error) {
 	g := &graph{m: m, m0: 2 * m}
 	var err error
-	if g.links, err = newArena((g.m0*4 + 63) &^ 63); err != nil {
+	if g.links, err = newArena((g.m0*4+63)&^63, rows); err != nil {
 		return nil, err
 	}
-	if g.upper, err = newArena(m * 4); err != nil {
+	// One vertex in m reaches the next layer: rows/(m-1) in all, and some to spare.
+	if g.upper, err = newArena(m*4, 2*rows/(m-1)+4096); err != nil {
 		g.free()
 		return nil, err
 	}
-	if g.upperRow, err = newArena(4); err != nil {
+	if g.upperRow, err = newArena(4, rows); err != nil {
 		g.free()
 		return nil, err
 	}
-	if g.closed, err = newArena(1); err != nil {
+	if g.closed, err = newArena(1, rows); err != nil {
 		g.free()
 		return nil, err
 	}
-	if g.changed, err = newArena(1); err != nil {
+	if g.changed, err = newArena(1, rows); err != nil {
 		g.free()
 		return nil, err
 	}

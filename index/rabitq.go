@@ -77,7 +77,8 @@ func codeShape(dims int) (width, planes int) {
 	return max(256, (dims/2+63)&^63), 1
 }
 
-func newBlockset(s *codeset, links int) (*blockset, error) {
+func newBlockset(s *codeset, cfg *Config) (*blockset, error) {
+	links := 2 * cfg.M
 	b := &blockset{codes: s, groups: (links + lanes - 1) / lanes, inner: s.lifted}
 	b.width, b.planes = codeShape(s.dim)
 	b.bits = b.planes * b.width
@@ -86,7 +87,7 @@ func newBlockset(s *codeset, links int) (*blockset, error) {
 		b.turned *= 2
 	}
 	var err error
-	if b.rows, err = newArena(b.groups * b.blockBytes()); err != nil {
+	if b.rows, err = newArena(b.groups*b.blockBytes(), cfg.maxRows(b.groups*b.blockBytes())); err != nil {
 		return nil, err
 	}
 	for r := range b.signs {
