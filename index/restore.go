@@ -161,8 +161,9 @@ func (c *checkpoint) codeset(g *generation) (*codeset, error) {
 func (b *builder) restore(c *checkpoint, e *earlyCodes) error {
 	g := b.g
 	n := c.Graphed
-	plain := c.Coded == 0 && g.coded()
-	g.plain.Store(plain)
+	// A graph without codes says that they were no good; no graph says nothing but
+	// that there were too few vectors to try.
+	g.plain.Store(n > 0 && c.Coded == 0 && g.coded())
 	if n > g.total.Load() || n != g.boundary(n) || c.Generation != g.id {
 		return fmt.Errorf("%w: %d vertices of generation %d", errForeign, n, c.Generation)
 	}
