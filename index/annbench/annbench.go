@@ -27,7 +27,7 @@ type Options struct {
 	EfConstruction int
 	Workers        int // of the build; 0: one per core
 	Queries        int // at most so many; 0: all
-	Repeats        int // of every row, of which the median counts; 0: 3
+	Repeats        int // passes of every row at least, of which the median counts; 0: 3
 	NoRescore      bool
 	// Progress, if set, is told what is going on.
 	Progress func(string)
@@ -150,12 +150,19 @@ type nothing struct{}
 func (nothing) Scan(index.Slot, func(index.Entry) error) error { return nil }
 func (nothing) Vector(index.Slot, []float32) error             { return fmt.Errorf("annbench: no vectors on disk") }
 
+// A pass over few queries takes milliseconds, in which the machine may do
+// something else: passes are repeated for minMeasured, maxPasses at most.
+const (
+	minMeasured = 300 * time.Millisecond
+	maxPasses   = 101
+)
+
 func measure(ctx context.Context, x *index.Index, ds *Dataset, o Options, ef, threads int, limits []float32) (Row, error) {
 	n := len(limits)
 	var hits, wanted, visited atomic.Int64
 	latencies := make([]time.Duration, n)
 	rates := make([]float64, 0, o.Repeats)
-	for range o.Repeats {
+	for began := time.Now(); len(rates) < o.Repeats || time.Since(began) < minMeasured && len(rates) < maxPasses; {
 		hits.Store(0)
 		wanted.Store(0)
 		visited.Store(0)
