@@ -23,7 +23,7 @@ import (
 // Goal: whatever can be set of a node can be set by its user. Method: a file that
 // sets everything must leave no field of node.Config at its zero value.
 func TestEveryKnobOfANodeIsASetting(t *testing.T) {
-	notSettings := map[string]string{"Net": "the real network", "FS": "the disk"}
+	notSettings := map[string]string{"Net": "the real network", "FS": "the disk", "Pace": "slow motion is for simulations"}
 	text := `
 node_id = "n1"
 data_dir = "d"
