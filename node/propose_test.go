@@ -130,7 +130,9 @@ func TestConcurrentWritesOfFewDocuments(t *testing.T) {
 			for i := range 20 {
 				doc := fmt.Sprintf("hot%d", (client+i)%5)
 				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-				res, err := c.nodes[c.names[client%3]].Propose(ctx, put(doc))
+				cmd := put(doc)
+				cmd.RequestId = fmt.Sprintf("%d %d", client, i) // a busy machine may lose a leader at any time
+				res, err := c.nodes[c.names[client%3]].Propose(ctx, cmd)
 				cancel()
 				if err != nil {
 					t.Error(err)
