@@ -3,6 +3,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -17,6 +18,10 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	walfs "github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/types"
+
+	"github.com/akidb/akidb/internal/storage"
 )
 
 // TestThroughput prints writes and linearizable reads a second of three nodes
@@ -104,6 +109,41 @@ func load(t *testing.T, clients int, span time.Duration, op func(ctx context.Con
 		return 0, 0, 0
 	}
 	return float64(len(all)) / took.Seconds(), all[len(all)/2].Round(10 * time.Microsecond), all[len(all)*99/100].Round(10 * time.Microsecond)
+}
+
+// BenchmarkSegmentAppend compares one append of 3 KiB and its sync on this
+// package's file system for raft-wal and on raft-wal's own.
+func BenchmarkSegmentAppend(b *testing.B) {
+	const segment = 64 << 20
+	for _, by := range []struct {
+		name string
+		fs   types.VFS
+	}{{"zeroed", walFS{storage.Disk(), segment}}, {"reserved", walfs.New()}} {
+		b.Run(by.name, func(b *testing.B) {
+			dir := b.TempDir()
+			entry := bytes.Repeat([]byte{1}, 3300)
+			var f types.WritableFile
+			files := 0
+			off := int64(segment)
+			for b.Loop() {
+				if off+int64(len(entry)) > segment {
+					var err error
+					if f, err = by.fs.Create(dir, strconv.Itoa(files), segment); err != nil {
+						b.Fatal(err)
+					}
+					defer f.Close()
+					files, off = files+1, 0
+				}
+				if _, err := f.WriteAt(entry, off); err != nil {
+					b.Fatal(err)
+				}
+				if err := f.Sync(); err != nil {
+					b.Fatal(err)
+				}
+				off += int64(len(entry))
+			}
+		})
+	}
 }
 
 // BenchmarkLogStore compares the two log stores: appends of 1, 16 and 64 entries

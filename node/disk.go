@@ -44,74 +44,12 @@ func mkdirAll(fsys storage.FS, dir string) error {
 	return nil
 }
 
-// walFS lets raft-wal write to a Config.FS. It syncs what raft-wal's own file
-// system does: the name of a new file together with the file's first sync.
-type walFS struct{ fs storage.FS }
-
-var _ types.VFS = walFS{}
-
-func (w walFS) ListDir(dir string) ([]string, error) {
-	names, err := w.fs.List(dir)
-	slices.Sort(names)
-	return names, err
-}
-
-func (w walFS) Create(dir, name string, _ uint64) (types.WritableFile, error) {
-	path := w.fs.PathJoin(dir, name)
-	if _, err := w.fs.Stat(path); err == nil {
-		return nil, &fs.PathError{Op: "create", Path: path, Err: fs.ErrExist}
-	}
-	f, err := w.fs.Create(path, "raft-log")
-	if err != nil {
-		return nil, err
-	}
-	return &walFile{File: f, fs: w.fs, newIn: dir}, nil
-}
-
-func (w walFS) Delete(dir, name string) error {
-	if err := w.fs.Remove(w.fs.PathJoin(dir, name)); err != nil {
-		return err
-	}
-	return storage.SyncDir(w.fs, dir)
-}
-
-func (w walFS) OpenReader(dir, name string) (types.ReadableFile, error) {
-	return w.fs.Open(w.fs.PathJoin(dir, name))
-}
-
-func (w walFS) OpenWriter(dir, name string) (types.WritableFile, error) {
-	path := w.fs.PathJoin(dir, name)
-	if _, err := w.fs.Stat(path); err != nil {
-		return nil, err
-	}
-	f, err := w.fs.OpenReadWrite(path, "raft-log")
-	if err != nil {
-		return nil, err
-	}
-	return &walFile{File: f, fs: w.fs}, nil
-}
-
-type walFile struct {
-	storage.File
-	fs    storage.FS
-	newIn string // the directory to sync with the first sync
-}
-
-func (f *walFile) Sync() error {
-	if err := f.File.Sync(); err != nil || f.newIn == "" {
-		return err
-	}
-	dir := f.newIn
-	f.newIn = ""
-	return storage.SyncDir(f.fs, dir)
-}
-
 // fsSegmentBytes is the segment size of a log on a Config.FS: small, so that
 // segments are sealed and removed all the time, which is when things go wrong.
 const fsSegmentBytes = 32 << 10
 
 func openFSLog(fsys storage.FS, dir string, log hclog.Logger) (closableLogStore, error) {
-	return openWAL(fsys, dir, segment.NewFiler(dir, walFS{fsys}), &walMeta{fs: fsys}, fsSegmentBytes, log)
+	return openWAL(fsys, dir, segment.NewFiler(dir, walFS{fsys, fsSegmentBytes}), &walMeta{fs: fsys}, fsSegmentBytes, log)
 }
 
 // openWAL opens a raft-wal log after mending what raft-wal 0.4 does not.

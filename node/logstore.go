@@ -15,7 +15,6 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
-	walfs "github.com/hashicorp/raft-wal/fs"
 	"github.com/hashicorp/raft-wal/metadb"
 	"github.com/hashicorp/raft-wal/segment"
 	"go.etcd.io/bbolt"
@@ -68,7 +67,7 @@ func openLogDir(dir, kind string, log hclog.Logger) (closableLogStore, error) {
 	switch kind {
 	case logStoreWAL:
 		meta := &metadb.BoltMetaDB{}
-		w, err := openWAL(storage.Disk(), dir, segment.NewFiler(dir, walfs.New()), meta, wal.DefaultSegmentSize, log)
+		w, err := openWAL(storage.Disk(), dir, segment.NewFiler(dir, walFS{storage.Disk(), int64(wal.DefaultSegmentSize)}), meta, wal.DefaultSegmentSize, log)
 		if err != nil {
 			return nil, fmt.Errorf("node: open log %s: %w; if it is damaged, remove this node's data directory and let it rejoin", dir, err)
 		}
