@@ -380,10 +380,34 @@ func (g *group) fitLog(ls *logStore) error {
 	} else if first > 1 {
 		return fmt.Errorf("node: the log in %s starts at %d and there is no snapshot: entries are missing; remove this node's data directory and let it rejoin", g.dir, first)
 	}
+	if err := g.fitVote(max(ls.termAt(last), termOf(snap))); err != nil {
+		return err
+	}
 	if a := g.m.Applied(); a > covered {
 		return fmt.Errorf("node: the state in %s holds log index %d but the log ends at %d: acknowledged entries were lost from the log; remove this node's data directory and let it rejoin", g.dir, a, covered)
 	}
 	return nil
+}
+
+// fitVote refuses a stable store that lost what it knew: Raft stores a term there
+// before any entry of it reaches the log, and a node that forgot its vote could
+// give a second one in the same term.
+func (g *group) fitVote(logTerm uint64) error {
+	stored, err := g.stable.GetUint64([]byte("CurrentTerm")) // raft's keyCurrentTerm
+	if err != nil && err.Error() != errNotFound.Error() {
+		return fmt.Errorf("node: read the term in %s: %w", g.dir, err)
+	}
+	if stored < logTerm {
+		return fmt.Errorf("node: the stable store in %s (stable.db) is at term %d but the log at term %d: the vote of this node was lost; remove this node's data directory and let it rejoin", g.dir, stored, logTerm)
+	}
+	return nil
+}
+
+func termOf(snap *snapshotFile) uint64 {
+	if snap == nil {
+		return 0
+	}
+	return snap.Meta.Term
 }
 
 // admit looks at a message before Raft does; see groupTransport.

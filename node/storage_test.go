@@ -119,6 +119,26 @@ func TestLostLogIsNotTakenForEmpty(t *testing.T) {
 	}
 }
 
+// A node that forgot its vote could give a second one in the same term.
+func TestLostVoteIsNotTakenForNone(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	c.put(c.leader(), "x")
+	c.stop("n1")
+	path := filepath.Join(c.dir, "n1", "groups", groupID, "stable.db")
+	for what, lose := range map[string]func() error{
+		"removed": func() error { return os.Remove(path) },
+		"emptied": func() error { return os.Truncate(path, 0) },
+	} {
+		if err := lose(); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(t.Context(), c.config("n1"))
+		if err == nil || !strings.Contains(err.Error(), "vote") || !strings.Contains(err.Error(), "stable.db") {
+			t.Fatalf("%s: got %v", what, err)
+		}
+	}
+}
+
 func testLog(t *testing.T, kind string) *logStore {
 	t.Helper()
 	under, err := openLogDir(filepath.Join(t.TempDir(), "log"), kind, hclog.NewNullLogger())
