@@ -3,6 +3,7 @@
 package index
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -87,6 +88,147 @@ func TestAdversarialData(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Goal: in many dimensions, where all distances within a cluster are much alike,
+// links still lead from one cluster to another.
+func TestClustersOfManyDimensions(t *testing.T) {
+	const n, dim, clusters = 2500, 512, 50
+	for name, data := range map[string]func(r *rand.Rand) [][]float32{
+		"mixed":              func(r *rand.Rand) [][]float32 { return clustered(r, n, dim, clusters, 0.3) },
+		"wide":               func(r *rand.Rand) [][]float32 { return clustered(r, n, dim, clusters, 1) },
+		"cluster by cluster": func(r *rand.Rand) [][]float32 { return clusterByCluster(r, n, dim, clusters, 1) },
+	} {
+		for _, quantization := range quantizations {
+			t.Run(name+"/"+string(quantization), func(t *testing.T) {
+				r := seeded(t, 64)
+				vectors := data(r)
+				queries := vectors[n-n/clusters/2:]
+				for range 40 {
+					queries = append(queries, vectors[r.IntN(n)])
+				}
+				x := fill(t, Config{Dimension: dim, Metric: distance.L2, Quantization: quantization}, vectors)
+				if got := recall(t, x, queries, Query{K: 10}, all); got < 0.95 {
+					t.Errorf("recall %.4f", got)
+				}
+			})
+		}
+	}
+}
+
+// Goal: no crowd of equal vectors is shut off, be it as far from all others as
+// they are. Method: categories as one-hot vectors, and crowds at random places.
+func TestCrowds(t *testing.T) {
+	const n, dim = 4000, 100
+	for name, data := range map[string]func(r *rand.Rand) [][]float32{
+		"one-hot": func(r *rand.Rand) [][]float32 {
+			return repeat(dim, func(i int) []float32 {
+				v := make([]float32, dim)
+				v[i] = 1
+				return v
+			})
+		},
+		"anywhere": func(r *rand.Rand) [][]float32 { return clustered(r, 100, dim, 100, 0) },
+	} {
+		for _, order := range []string{"mixed", "in order"} {
+			for _, quantization := range quantizations {
+				t.Run(name+"/"+order+"/"+string(quantization), func(t *testing.T) {
+					r := seeded(t, 65)
+					values := data(r)
+					x := fill(t, Config{Dimension: dim, Metric: distance.L2, Quantization: quantization}, repeat(n, func(i int) []float32 {
+						if order == "mixed" {
+							return values[r.IntN(len(values))]
+						}
+						return values[i*len(values)/n]
+					}))
+					if got := recall(t, x, values, Query{K: 10}, all); got < 0.95 {
+						t.Errorf("recall %.4f", got)
+					}
+				})
+			}
+		}
+	}
+}
+
+// Goal: inner products of vectors whose lengths are orders of magnitude apart,
+// where few vectors are near to most queries and far from all vertices.
+func TestLengthsFarApart(t *testing.T) {
+	const n, dim = 4000, 32
+	for name, length := range map[string]func(r *rand.Rand) float64{
+		"log-normal": func(r *rand.Rand) float64 { return math.Exp(2 * r.NormFloat64()) },
+		"rare": func(r *rand.Rand) float64 {
+			if r.IntN(500) == 0 {
+				return 1e5
+			}
+			return 1
+		},
+	} {
+		for _, quantization := range quantizations {
+			t.Run(name+"/"+string(quantization), func(t *testing.T) {
+				r := seeded(t, 66)
+				vectors := repeat(n, func(int) []float32 {
+					l := length(r)
+					return normal(r, dim, l)
+				})
+				x := fill(t, Config{Dimension: dim, Metric: distance.Dot, Quantization: quantization}, vectors)
+				queries := repeat(60, func(int) []float32 { return normal(r, dim, 1) })
+				if got := recall(t, x, queries, Query{K: 10}, all); got < 0.95 {
+					t.Errorf("recall %.4f", got)
+				}
+			})
+		}
+	}
+}
+
+// Goal: with a list long enough nothing stays below recall 0.999: neither codes
+// that put the true neighbours far back, nor queries from where no vectors are.
+func TestRecallHasNoCeiling(t *testing.T) {
+	const n, dim = 4000, 32
+	for name, c := range map[string]struct {
+		metric      distance.Metric
+		base, query float64 // standard deviations
+	}{
+		"l2":              {distance.L2, 1, 1},
+		"l2/from afar":    {distance.L2, 1, 20},
+		"dot":             {distance.Dot, 1, 1},
+		"cosine":          {distance.Cosine, 1, 1},
+		"dot/heavy tails": {distance.Dot, 0, 1},
+	} {
+		for _, quantization := range quantizations {
+			t.Run(name+"/"+string(quantization), func(t *testing.T) {
+				r := seeded(t, 67)
+				x := fill(t, Config{Dimension: dim, Metric: c.metric, Quantization: quantization}, repeat(n, func(int) []float32 {
+					if c.base > 0 {
+						return normal(r, dim, c.base)
+					}
+					return normal(r, dim, math.Exp(r.NormFloat64()/2))
+				}))
+				queries := repeat(60, func(int) []float32 { return normal(r, dim, c.query) })
+				if got := recall(t, x, queries, Query{K: 10, Ef: 2000}, all); got < 0.999 {
+					t.Errorf("recall %.4f", got)
+				}
+			})
+		}
+	}
+}
+
+func normal(r *rand.Rand, dim int, deviation float64) []float32 {
+	v := make([]float32, dim)
+	for d := range v {
+		v[d] = float32(r.NormFloat64() * deviation)
+	}
+	return v
+}
+
+// fill is an index of the vectors, its graph complete.
+func fill(t testing.TB, cfg Config, vectors [][]float32) *Index {
+	t.Helper()
+	x := open(t, cfg, &memory{})
+	for i, v := range vectors {
+		x.Append(Slot(i), v, nil)
+	}
+	waitIdle(t, x)
+	return x
 }
 
 func repeat(n int, fn func(i int) []float32) [][]float32 {

@@ -56,7 +56,7 @@ type buildWorker struct {
 	keys []uint32
 	merged []uint64
 	links  []uint32      // of a row, with the new ones
-	rest   []uint64      // of the candidates of a row, those still to be looked at
+	rival  []uint32      // see mend
 	old    []uint32      // closed links that stay
 	pairs  measure       // of a candidate with those chosen
 	debt   time.Duration // worked since the last rest
@@ -97,6 +97,7 @@ func (b *builder) step() bool {
 	if g.batchEnd(to) > g.total.Load() {
 		b.refresh(to) // otherwise when there is time
 	}
+	g.rankLengths(from, to)
 	g.graphed.Store(to)
 	b.raiseEntry(from, to)
 	if g.disk != nil {

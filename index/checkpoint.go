@@ -27,8 +27,10 @@ import (
 // A checkpoint is only a way to save time, so whatever is wrong with one, it is
 // reported and the graph is built anew.
 const (
-	checkpointMagic   = "AkiDBgrf"
-	checkpointVersion = 1
+	checkpointMagic = "AkiDBgrf"
+	// checkpointVersion is of the layout and of the rules by which graphs are built:
+	// one built by other rules would not be what other replicas have.
+	checkpointVersion = 2
 	checkpointSuffix  = ".graph"
 )
 

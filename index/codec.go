@@ -125,7 +125,7 @@ func trainCodec(g *generation, n uint32) *codec {
 	}
 	slices.Sort(deviations)
 	half := largest
-	if n := len(deviations); n > 0 {
+	if n := len(deviations); n > 0 && !c.lifted {
 		// Rare outliers are cut off rather than paid for by all.
 		half = min(half, float32(deviations[n-1-n/2000]*1.2))
 	}
@@ -443,22 +443,44 @@ func (s *codeset) target(m *measure) {
 func (s *codeset) base() []byte { return unsafe.Slice((*byte)(s.rows.base), s.rows.reserved) }
 
 // queryMeasure compares a query with coded vertices. Up to rounding, key k means
-// distance m.factor*k + m.constant. It reports whether nothing is rounded.
-func (s *codeset) queryMeasure(m *measure, metric distance.Metric, query []float32) (lossless bool) {
+// distance m.factor*k + m.constant. It reports whether nothing is rounded, and
+// whether so much of the query is out of range that its codes say little.
+func (s *codeset) queryMeasure(m *measure, metric distance.Metric, query []float32) (lossless, outside bool) {
 	if metric == distance.Dot {
 		s.dotMeasure(m, query)
-		return false
+		return false, false
 	}
 	m.codes = slices.Grow(m.codes[:0], s.dim)[:s.dim]
-	lossless, _ = s.encode(m.codes, query)
+	lossless, clipped := s.encode(m.codes, query)
 	lossless = lossless && s.lossless.Load()
+	if clipped {
+		outside = s.loss(m.codes, query) > maxLoss*float64(s.dim)/12
+	}
 	s.codeMeasure(m)
 	m.factor, m.constant = s.scale*s.scale, 0
 	if metric == distance.Cosine {
 		m.factor /= 2
 	}
-	return lossless
+	// Two roundings, each uniform within a code, in the direction of the distance.
+	m.noise = deviations * math.Sqrt(float64(m.factor)/6)
+	return lossless, outside
 }
+
+// maxLoss is how many times the loss of rounding the loss of clipping may be.
+const maxLoss = 16
+
+// loss is the squared distance, in codes, of a vector and its codes.
+func (s *codeset) loss(codes []byte, x []float32) float64 {
+	var sum float64
+	for i, b := range codes {
+		d := float64((x[i]-s.offset[i])*s.inverse) - float64(b)
+		sum += float64(d * d)
+	}
+	return sum
+}
+
+// deviations is how many standard deviations of rounding are reckoned with.
+const deviations = 3
 
 // dotMeasure orders by the inner product with what the codes decode to: the
 // query as signed numbers times the codes, since offsets and scale change all
@@ -481,4 +503,9 @@ func (s *codeset) dotMeasure(m *measure, query []float32) {
 		constant -= float64(x) * float64(s.offset[i])
 	}
 	m.factor, m.constant = s.scale*largest/127, float32(constant)
+	var squares float64
+	for _, x := range query {
+		squares += float64(float64(x) * float64(x))
+	}
+	m.noise = deviations * math.Sqrt(squares/12) * float64(s.scale)
 }

@@ -18,16 +18,16 @@ import (
 //	GOARCH=arm64 go test -exec qemu-aarch64-static -run Golden ./index
 func TestGoldenGraphs(t *testing.T) {
 	golden := map[string]string{
-		"l2/rabitq":     "f4655513e6c0b5b41c63b4c9a74a3d02 ffd37df6716330fb",
-		"dot/rabitq":    "e2a26e7b413cd692e7191a013995d92a a580b597a2f47d05",
-		"cosine/rabitq": "4e17d5012746fe49f10d0346d976c13e b159ce5eb9e807d9",
-		"cosine/none":   "5bcd61ec6c229555fbe33edb47a9980f b159ce5eb9e807d9",
-		"cosine/sq8":    "4e17d5012746fe49f10d0346d976c13e b159ce5eb9e807d9",
-		"dot/none":      "09af10687f0a1bef89a3e347a0078192 a580b597a2f47d05",
-		"dot/sq8":       "e2a26e7b413cd692e7191a013995d92a a580b597a2f47d05",
-		"l2/sq8/64":     "d0951ca1d7ed1de03dd726ae5bc7276e 68d109f9997d493e",
-		"l2/none":       "f273853907cae69d36031cb85b2ec2f4 ffd37df6716330fb",
-		"l2/sq8":        "f4655513e6c0b5b41c63b4c9a74a3d02 ffd37df6716330fb",
+		"l2/rabitq":     "e5e34353cbca3d7a8ed72a07bdcee357 ffd37df6716330fb",
+		"dot/rabitq":    "6d379b7ff351b9a8448e5e423b26841e a580b597a2f47d05",
+		"cosine/rabitq": "f14857b21ea4732005b5e4fa136b1f32 b159ce5eb9e807d9",
+		"cosine/none":   "abc98185076e5a88b4b6e345b7ee84fe b159ce5eb9e807d9",
+		"cosine/sq8":    "f14857b21ea4732005b5e4fa136b1f32 b159ce5eb9e807d9",
+		"dot/none":      "8a74a8d11d62afa1c7dfbf03d6e4ac95 a580b597a2f47d05",
+		"dot/sq8":       "6d379b7ff351b9a8448e5e423b26841e a580b597a2f47d05",
+		"l2/sq8/64":     "205f6daabc0fcf598990988de74ac406 68d109f9997d493e",
+		"l2/none":       "29e4de3ce09544a55ad1c2cdbed16c73 ffd37df6716330fb",
+		"l2/sq8":        "e5e34353cbca3d7a8ed72a07bdcee357 ffd37df6716330fb",
 	}
 	for _, metric := range metrics {
 		for _, quantization := range quantizations {

@@ -27,6 +27,9 @@ type measure struct {
 	query8 []byte // kindCodeDirect: the query, in codes or in a row; not to be written
 	// What a key on codes means as a distance.
 	factor, constant float32
+	// noise is what rounding does to a length (see length) at most, but for one in
+	// some hundreds.
+	noise float64
 }
 
 type measureKind uint8
@@ -109,8 +112,11 @@ func (m *measure) keys(ids, out []uint32) {
 }
 
 // apart reports whether between, the key of two neighbours of a vertex, is not
-// much below key, that of one of them and the vertex.
-func (m *measure) apart(between, key uint32) bool {
+// below key, that of one of them and the vertex; without strict, not much below.
+func (m *measure) apart(between, key uint32, strict bool) bool {
+	if strict {
+		return between >= key
+	}
 	switch m.kind {
 	case kindCode, kindCodePadded, kindCodeDirect:
 		return uint64(between)*5 >= uint64(key)*4
@@ -132,4 +138,13 @@ func (m *measure) distance(key uint32) float32 {
 		return float32(m.factor*float32(int32(key^1<<31))) + m.constant
 	}
 	return m.factor * float32(key)
+}
+
+// length is a distance that is not squared, in which rounding to codes makes a
+// difference that does not depend on it.
+func (m *measure) length(distance float32) float64 {
+	if m.kind == kindCodeDot {
+		return float64(distance)
+	}
+	return math.Sqrt(max(0, float64(distance)))
 }

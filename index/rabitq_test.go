@@ -189,10 +189,10 @@ func checkLanes(t *testing.T, g *generation) {
 // written down once; see TestGoldenGraphs for other CPUs.
 func TestGoldenBlocks(t *testing.T) {
 	golden := map[string]string{
-		"l2/300":    "50a7c7d04de074ba756a327cb8ba63e4",
-		"l2/20":     "c94d3ea7c0b514835ac7acecd5ffb7f1",
+		"l2/300":    "62bb944b02673636b9db9e8e1abf6608",
+		"l2/20":     "60b5fba2dde4dcf351d93e87acb4c541",
 		"dot/300":   "cd06885ed8f2604a02414f7ea0d738ae",
-		"dot/20":    "eecf8a68eb7b0bc9ee96cd72f15a14e9",
+		"dot/20":    "ad4c7528e30834131e84074d016aaeab",
 		"cosine/20": "f2e03fd9ff21d38a74b1154fd9e65d7a",
 	}
 	for _, metric := range []distance.Metric{distance.L2, distance.Dot} {

@@ -173,8 +173,13 @@ type request struct {
 func (r *request) run() error {
 	r.s.results = r.s.results[:0]
 	if r.codes != nil {
-		r.lossless = r.codes.queryMeasure(&r.s.measure, r.g.cfg.Metric, r.s.query)
-	} else {
+		var outside bool
+		r.lossless, outside = r.codes.queryMeasure(&r.s.measure, r.g.cfg.Metric, r.s.query)
+		if outside && r.g.disk == nil {
+			r.codes, r.lossless = nil, false
+		}
+	}
+	if r.codes == nil {
 		r.g.exactMeasure(&r.s.measure, r.s.query)
 	}
 	covered := min(r.graphed, r.see.bound)
@@ -287,9 +292,31 @@ func (r *request) matchingCost() float64 {
 	return walkDearer*walkStart + float64(r.ef)*m0*m0*hopsCompare
 }
 
-// enter finds where to begin on layer 0.
-func (r *request) enter() uint64 {
-	return r.s.descend(r.g.graph, r.entry, r.top, 0, r.graphed)
+// enter makes a pool of ef candidates with those where to begin on layer 0.
+func (r *request) enter(ef int) {
+	s := r.s
+	entry := s.descend(r.g.graph, r.entry, r.top, 0, r.graphed)
+	s.pool.reset(ef)
+	s.seen.reset(int(r.graphed))
+	s.seen.add(candidateVertex(entry))
+	s.pool.insert(entry)
+	p := r.g.longest.Load()
+	if p == nil {
+		return
+	}
+	s.need(mostLongest)
+	ids := s.ids[:0]
+	for _, v := range *p {
+		if v < r.graphed && s.seen.add(v) {
+			ids = append(ids, v)
+		}
+	}
+	out := s.out[:cap(s.out)]
+	s.measure.keys(ids, out)
+	s.visited += len(ids)
+	for i, v := range ids {
+		s.pool.insert(candidate(out[i], v))
+	}
 }
 
 // fewDead is the share of live vertices from which a walk takes no notice of the
@@ -323,11 +350,7 @@ func (r *request) plain() error {
 // well within the list; if it is not, they are where the query is not.
 func (r *request) wide(covered uint32, share float64, ef int) error {
 	s := r.s
-	entry := r.enter()
-	s.pool.reset(ef)
-	s.seen.reset(int(r.graphed))
-	s.seen.add(candidateVertex(entry))
-	s.pool.insert(entry)
+	r.enter(ef)
 	if err := s.walk(r.g.graph, 0, r.graphed, r.ctx); err != nil {
 		return err
 	}
@@ -352,14 +375,11 @@ func (r *request) wide(covered uint32, share float64, ef int) error {
 // walkAll fills the pool with the ef nearest vertices, whether or not they match.
 func (r *request) walkAll() error {
 	s := r.s
-	entry := r.enter()
-	s.pool.reset(r.ef)
-	s.seen.reset(int(r.graphed))
-	s.pool.insert(entry)
+	r.enter(r.ef)
 	if b := r.blocks(); b != nil {
+		s.seen.reset(int(r.graphed)) // there it means expanded
 		return s.walkBlocks(b, r.graphed, r.ctx)
 	}
-	s.seen.add(candidateVertex(entry))
 	return s.walk(r.g.graph, 0, r.graphed, r.ctx)
 }
 
@@ -378,14 +398,17 @@ func (r *request) blocks() *blockset {
 
 func (r *request) through() error {
 	s := r.s
-	entry := r.enter()
-	s.pool.reset(r.ef)
-	s.seen.reset(int(r.graphed))
-	s.seen.add(candidateVertex(entry))
-	s.frontier = append(s.frontier[:0], entry)
-	if r.see.match(candidateVertex(entry)) {
-		s.pool.insert(entry)
+	r.enter(r.ef)
+	s.frontier = s.frontier[:0]
+	n := 0
+	for _, c := range s.pool.items {
+		s.frontier.push(c)
+		if r.see.match(candidateVertex(c)) {
+			s.pool.items[n] = c
+			n++
+		}
 	}
+	s.pool.items = s.pool.items[:n]
 	if err := s.walkThrough(r.g.graph, r.graphed, r.ctx, &r.see); err != nil {
 		return err
 	}
@@ -408,11 +431,7 @@ const (
 
 func (r *request) matchingOnly(covered uint32, share float64) error {
 	s := r.s
-	entry := r.enter()
-	s.pool.reset(scoutEf)
-	s.seen.reset(int(r.graphed))
-	s.seen.add(candidateVertex(entry))
-	s.pool.insert(entry)
+	r.enter(scoutEf)
 	if err := s.walk(r.g.graph, 0, r.graphed, r.ctx); err != nil {
 		return err
 	}
@@ -515,8 +534,10 @@ func (r *request) scan(from, to uint32, limit int) error {
 const rescoreBlock = 8
 
 // rescore gives the candidates, which come nearest first, their exact distances.
-// It stops when a block brought nothing among the best K: codes are a good enough
-// order for the rest not to.
+// It stops when a block brought nothing among the best K and none of the rest
+// should be among them either, by what rounding to codes can do and by the most
+// that the codes were wrong so far. Where codes tell well what is near, that is
+// soon.
 func (r *request) rescore() error {
 	s := r.s
 	if r.codes == nil || len(s.results) == 0 {
@@ -536,9 +557,12 @@ func (r *request) rescore() error {
 			return nil
 		}
 	}
+	onCodes := s.measure
 	r.g.exactMeasure(&s.measure, s.query)
 	s.pool.reset(r.q.K)
 	out := s.out[:cap(s.out)]
+	// By how much a candidate may be nearer than by its codes.
+	slack := onCodes.noise
 	for from := 0; from < n; {
 		to := min(n, from+rescoreBlock)
 		if from == 0 {
@@ -560,13 +584,17 @@ func (r *request) rescore() error {
 		s.measure.keys(rows, out)
 		news := 0
 		for i, u := range ids {
+			slack = max(slack, onCodes.length(onCodes.distance(candidateKey(s.results[from+i])))-onCodes.length(fromOrderedBits(out[i])))
 			if c := candidate(out[i], u); c < s.pool.bound() {
 				s.pool.insert(c)
 				news++
 			}
 		}
-		if news == 0 {
-			break
+		if news == 0 && to < n && len(s.pool.items) == r.q.K {
+			next, worst := onCodes.distance(candidateKey(s.results[to])), fromOrderedBits(candidateKey(s.pool.bound()))
+			if onCodes.length(next)-slack > onCodes.length(worst) {
+				break
+			}
 		}
 		s.ids = ids[:0]
 		from = to
@@ -617,7 +645,7 @@ func (x *Index) chooseEf(q *Query) int {
 	default:
 		ef = 90 + q.K
 	}
-	if q.Ef == 0 && x.cfg.EfSearch == 0 && x.cfg.Metric == distance.Dot {
+	if q.Ef == 0 && (x.cfg.EfSearch == 0 || q.RecallTarget > 0) && x.cfg.Metric == distance.Dot {
 		ef *= 3
 	}
 	return min(max(ef, q.K), maxEf)
