@@ -21,6 +21,10 @@ var (
 	ErrTooStale = errors.New("replica too stale")
 	ErrBadToken = errors.New("bad session token")
 	ErrClosed   = errors.New("node closed")
+	// ErrInvalid: the request makes no sense here, and will not later.
+	ErrInvalid = errors.New("invalid request")
+	// ErrUnsafeChange: the change of members could end the cluster.
+	ErrUnsafeChange = errors.New("unsafe change of members")
 )
 
 // OverloadedError wraps ErrOverloaded with the budget that is used up.

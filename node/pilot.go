@@ -130,26 +130,31 @@ func (p *pilot) poll(ctx context.Context) {
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, s := range p.n.g.servers() {
-		id := string(s.ID)
-		if id == p.n.cfg.NodeID {
-			p.put(id, memberReport{p.n.stats(), time.Now(), 0})
-			continue
-		}
-		wg.Go(func() {
-			var r nodev1.StatsReply
-			sent := time.Now()
-			if err := p.n.rpc.call(ctx, p.n.g.addrOf(s), laneControl, methodStats, &nodev1.StatsRequest{}, &r); err != nil {
-				return
-			}
-			if r.Node.GetNodeId() != id {
-				return // another node lives at that address now
-			}
-			now := time.Now()
-			p.put(id, memberReport{&r, now, clockSkew(r.UnixMs, sent, now)})
-			p.n.book.learn(r.Node)
-		})
+		wg.Go(func() { _, _ = p.ask(ctx, s) }) // silence shows in the age of its report
 	}
 	wg.Wait()
+}
+
+// ask asks a member how it is, and keeps the answer.
+func (p *pilot) ask(ctx context.Context, s raft.Server) (*nodev1.StatsReply, error) {
+	id := string(s.ID)
+	if id == p.n.cfg.NodeID {
+		r := p.n.stats()
+		p.put(id, memberReport{r, time.Now(), 0})
+		return r, nil
+	}
+	var r nodev1.StatsReply
+	sent := time.Now()
+	if err := p.n.rpc.call(ctx, p.n.g.addrOf(s), laneControl, methodStats, &nodev1.StatsRequest{}, &r); err != nil {
+		return nil, err
+	}
+	if r.Node.GetNodeId() != id {
+		return nil, errOtherNode
+	}
+	now := time.Now()
+	p.put(id, memberReport{&r, now, clockSkew(r.UnixMs, sent, now)})
+	p.n.book.learn(r.Node)
+	return &r, nil
 }
 
 // clockSkew is how far a clock that showed ms between sent and received must be
@@ -184,8 +189,8 @@ func (p *pilot) silence(id string) time.Duration {
 func (p *pilot) AutopilotConfig() *autopilot.Config {
 	return &autopilot.Config{
 		CleanupDeadServers:      p.n.cfg.RemoveDeadAfter > 0,
-		LastContactThreshold:    max(10*p.n.cfg.HeartbeatTimeout, time.Second),
-		MaxTrailingLogs:         4096,
+		LastContactThreshold:    p.n.cfg.lastContactLimit(),
+		MaxTrailingLogs:         maxTrailing,
 		MinQuorum:               3,
 		ServerStabilizationTime: p.n.cfg.StabilizationTime,
 	}

@@ -206,7 +206,7 @@ func TestErrorsKeepTheirClassOverTheWire(t *testing.T) {
 	leader := &nodev1.NodeInfo{NodeId: "n7", GrpcAddr: "h:1"}
 	for _, want := range []error{
 		ErrUnknownOutcome, ErrNotLeader, ErrNoLeader, ErrOverloaded, ErrFenced, ErrClosed, ErrTooStale,
-		errNotMember, errWrongCluster, errInvalid, context.DeadlineExceeded,
+		errNotMember, errWrongCluster, errInvalid, ErrUnsafeChange, context.DeadlineExceeded,
 	} {
 		for _, err := range []error{want, fmt.Errorf("while writing: %w", want), fmt.Errorf("%w: %w", want, errShort())} {
 			b, merr := proto.Marshal(encodeError(err, leader))

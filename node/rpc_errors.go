@@ -17,7 +17,7 @@ import (
 var (
 	errNotMember    = errors.New("node is not a member of a cluster yet")
 	errWrongCluster = errors.New("node belongs to another cluster")
-	errInvalid      = errors.New("invalid request")
+	errInvalid      = ErrInvalid // which the API knows too
 )
 
 // errorCodes pairs sentinels with their wire codes, most specific first.
@@ -39,6 +39,7 @@ func errorCodes() []struct {
 		{errNotMember, nodev1.ErrorReply_CODE_NOT_MEMBER},
 		{errWrongCluster, nodev1.ErrorReply_CODE_WRONG_CLUSTER},
 		{errInvalid, nodev1.ErrorReply_CODE_INVALID},
+		{ErrUnsafeChange, nodev1.ErrorReply_CODE_UNSAFE_CHANGE},
 		{context.DeadlineExceeded, nodev1.ErrorReply_CODE_DEADLINE},
 		{context.Canceled, nodev1.ErrorReply_CODE_DEADLINE},
 	}

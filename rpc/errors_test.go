@@ -65,6 +65,8 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		{index.ErrViewTooOld, codes.Unavailable, 503, "VIEW_TOO_OLD", "not_applied"},
 		{node.ErrBadToken, codes.InvalidArgument, 400, "BAD_SESSION_TOKEN", "permanent"},
 		{node.ErrClosed, codes.Unavailable, 503, "SHUTTING_DOWN", "not_applied"},
+		{node.ErrInvalid, codes.InvalidArgument, 400, "INVALID_ARGUMENT", "permanent"},
+		{node.ErrUnsafeChange, codes.FailedPrecondition, 412, "UNSAFE_CHANGE", "permanent"},
 		{raftfsm.ErrCollectionNotFound, codes.NotFound, 404, "COLLECTION_NOT_FOUND", "permanent"},
 		{raftfsm.ErrCollectionExists, codes.AlreadyExists, 409, "COLLECTION_EXISTS", "permanent"},
 		{raftfsm.ErrDocumentNotFound, codes.NotFound, 404, "DOCUMENT_NOT_FOUND", "permanent"},
