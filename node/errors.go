@@ -30,10 +30,16 @@ var (
 // OverloadedError wraps ErrOverloaded with the budget that is used up.
 type OverloadedError struct {
 	Budget     string // "proposals", "memory", "disk", "apply lag", "index backlog"
+	NodeID     string // whose; empty if it is the leader's and that is not known
 	RetryAfter time.Duration
 }
 
-func (e *OverloadedError) Error() string { return "overloaded: " + e.Budget + " budget used up" }
+func (e *OverloadedError) Error() string {
+	if e.NodeID == "" {
+		return "overloaded: " + e.Budget + " budget used up"
+	}
+	return "overloaded: " + e.Budget + " budget of " + e.NodeID + " used up"
+}
 
 // Unwrap returns ErrOverloaded.
 func (e *OverloadedError) Unwrap() error { return ErrOverloaded }

@@ -91,6 +91,9 @@ type Config struct {
 
 	// openMachine replaces raftfsm in tests of this package.
 	openMachine func(ctx context.Context, dir string) (machine, error)
+	// residentBytes replaces the kernel's count of this process's memory in tests
+	// of this package.
+	residentBytes func() int64
 	// wrapLog puts a failing disk below the log in tests of this package.
 	wrapLog func(closableLogStore) closableLogStore
 }

@@ -226,13 +226,13 @@ func TestErrorsKeepTheirClassOverTheWire(t *testing.T) {
 	if !errors.As(decodeError(b), &nl) || nl.Leader.GRPCAddr != "h:1" {
 		t.Error("the leader hint is lost")
 	}
-	b, err = proto.Marshal(encodeError(&OverloadedError{Budget: "disk", RetryAfter: time.Second}, nil))
+	b, err = proto.Marshal(encodeError(&OverloadedError{Budget: "disk", NodeID: "n7", RetryAfter: time.Second}, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var o *OverloadedError
-	if !errors.As(decodeError(b), &o) || o.Budget != "disk" || o.RetryAfter != time.Second {
-		t.Error("budget and pause are lost")
+	if !errors.As(decodeError(b), &o) || o.Budget != "disk" || o.NodeID != "n7" || o.RetryAfter != time.Second {
+		t.Error("budget, node and pause are lost")
 	}
 	if got := decodeError(mustMarshal(t, encodeError(errors.New("odd"), nil))); errors.Is(got, ErrNotLeader) || got.Error() != "odd" {
 		t.Errorf("an error of no class came out as %v", got)

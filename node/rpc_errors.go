@@ -61,7 +61,7 @@ func encodeError(err error, leader *nodev1.NodeInfo) *nodev1.ErrorReply {
 	case nodev1.ErrorReply_CODE_OVERLOADED:
 		var o *OverloadedError
 		if errors.As(err, &o) {
-			r.Budget, r.RetryAfterMs = o.Budget, o.RetryAfter.Milliseconds()
+			r.Budget, r.BudgetNodeId, r.RetryAfterMs = o.Budget, o.NodeID, o.RetryAfter.Milliseconds()
 		}
 	}
 	return r
@@ -85,7 +85,7 @@ func decodeError(body []byte) error {
 	case nodev1.ErrorReply_CODE_NOT_LEADER:
 		return &NotLeaderError{Leader: memberOf(r.Leader)}
 	case nodev1.ErrorReply_CODE_OVERLOADED:
-		return &OverloadedError{Budget: r.Budget, RetryAfter: time.Duration(r.RetryAfterMs) * time.Millisecond}
+		return &OverloadedError{Budget: r.Budget, NodeID: r.BudgetNodeId, RetryAfter: time.Duration(r.RetryAfterMs) * time.Millisecond}
 	}
 	for _, c := range errorCodes() {
 		if c.code == r.Code {

@@ -216,6 +216,9 @@ func hints(err error) map[string]string {
 	var ov *node.OverloadedError
 	if errors.As(err, &ov) {
 		meta["budget"] = ov.Budget
+		if ov.NodeID != "" {
+			meta["node_id"] = ov.NodeID
+		}
 	}
 	return meta
 }

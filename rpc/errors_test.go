@@ -173,9 +173,9 @@ func TestErrorsCarryHints(t *testing.T) {
 	if w.Code != 503 || w.Header().Get("X-Akidb-Leader-Rest") != "h:2" || !strings.Contains(w.Body.String(), `"leader_grpc":"h:1"`) {
 		t.Errorf("REST: %d %v %s", w.Code, w.Header(), w.Body)
 	}
-	err = fmt.Errorf("write: %w", &node.OverloadedError{Budget: "disk", RetryAfter: 1500 * time.Millisecond})
+	err = fmt.Errorf("write: %w", &node.OverloadedError{Budget: "disk", NodeID: "n2", RetryAfter: 1500 * time.Millisecond})
 	_, info, _, retry := details(t, err)
-	if info.GetMetadata()["budget"] != "disk" || retry != 1500*time.Millisecond {
+	if info.GetMetadata()["budget"] != "disk" || info.GetMetadata()["node_id"] != "n2" || retry != 1500*time.Millisecond {
 		t.Errorf("overload: %v, %v", info, retry)
 	}
 	w = httptest.NewRecorder()
