@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -245,6 +246,9 @@ func newClusterTransfer(conn *connection) *cobra.Command {
 				if _, err := cl.TransferLeader(cmd.Context(), req); err != nil {
 					return err
 				}
+				if before.NodeId == req.NodeId {
+					return said(cmd, nil, "%s leads already\n", req.NodeId)
+				}
 				now, err := leaderAfter(cmd.Context(), cl, before)
 				return said(cmd, err, "%s leads\n", now)
 			})
@@ -347,13 +351,18 @@ func newClusterSnapshot(conn *connection) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return conn.with(func(cl *client.Client) error {
 				settle(cmd.Context(), cl)
+				var errs []error
 				for _, e := range cl.Endpoints() {
 					out, err := cl.Snapshot(cmd.Context(), e.Addr)
-					if err := said(cmd, err, "%s: snapshot at log index %d, term %d\n", e.Addr, out.GetIndex(), out.GetTerm()); err != nil {
+					if err != nil {
+						errs = append(errs, fmt.Errorf("%s: no snapshot: %w", e.Addr, err))
+						continue
+					}
+					if err := said(cmd, nil, "%s: snapshot at log index %d, term %d\n", e.Addr, out.GetIndex(), out.GetTerm()); err != nil {
 						return err
 					}
 				}
-				return nil
+				return errors.Join(errs...)
 			})
 		},
 	}
@@ -369,6 +378,9 @@ func newClusterAlarms(conn *connection, asJSON *bool) *cobra.Command {
 				if len(clear) > 0 {
 					if len(clear) != 2 {
 						return fmt.Errorf("--clear: want KIND,NODE-ID")
+					}
+					if err := isRaised(cmd.Context(), cl, clear[0], clear[1]); err != nil {
+						return err
 					}
 					_, err := cl.ClearAlarm(cmd.Context(), &clusterv1.ClearAlarmRequest{Kind: clear[0], NodeId: clear[1]})
 					return said(cmd, err, "cleared %s of %s\n", clear[0], clear[1])
@@ -389,4 +401,24 @@ func newClusterAlarms(conn *connection, asJSON *bool) *cobra.Command {
 	}
 	cmd.Flags().StringSliceVar(&clear, "clear", nil, "KIND,NODE-ID of the alarm to clear")
 	return cmd
+}
+
+// isRaised refuses alarms that are not raised: clearing one succeeds on the
+// server, which a mistyped kind or node must not.
+func isRaised(ctx context.Context, cl *client.Client, kind, nodeID string) error {
+	out, err := cl.ListAlarms(ctx)
+	if err != nil {
+		return err
+	}
+	raised := "none is raised"
+	for i, a := range out.Alarms {
+		if a.Kind == kind && a.NodeId == nodeID {
+			return nil
+		}
+		if i == 0 {
+			raised = "raised are"
+		}
+		raised += " " + a.Kind + "," + a.NodeId
+	}
+	return fmt.Errorf("there is no alarm %s of %s to clear; %s", kind, nodeID, raised)
 }
