@@ -179,6 +179,9 @@ func (n *Node) Ready() error {
 		return errNotMember
 	}
 	if id, _ := n.g.leader(); id == "" {
+		if n.removed.Load() {
+			return errRemoved
+		}
 		return ErrNoLeader
 	}
 	if c.r.State() != raft.Leader {
@@ -237,10 +240,18 @@ func (n *Node) TransferLeader(ctx context.Context, nodeID string) error {
 }
 
 // Leave takes this node out of the configuration, for good: another node leads
-// afterwards if it led. Close follows.
+// afterwards if it led. Nothing is left to do for one that was removed already.
+// Close follows.
 func (n *Node) Leave(ctx context.Context) error {
+	if n.askIfRemoved(ctx) {
+		return nil
+	}
 	n.handOver(ctx)
-	return n.RemoveMember(ctx, n.cfg.NodeID)
+	err := n.RemoveMember(ctx, n.cfg.NodeID)
+	if err != nil && n.removed.Load() {
+		return nil
+	}
+	return err
 }
 
 // change runs a membership operation at the leader.

@@ -121,6 +121,7 @@ type Node struct {
 	// node, see rejoin.
 	wasListed atomic.Bool
 	caughtUp  atomic.Bool // see catchUp
+	removed   atomic.Bool // see askIfRemoved
 	findNow   chan struct{}
 	// purged is the generation up to which a collection was purged by this
 	// node as leader; only housekeeping touches it.
@@ -204,6 +205,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.wg.Go(n.findCluster)
 	n.wg.Go(n.catchUp)
+	n.wg.Go(n.watchMembership)
 	n.wg.Go(n.budgets.run)
 	n.wg.Go(n.keepRecord)
 	n.wg.Go(n.keepCheckpoints)
