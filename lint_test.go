@@ -76,6 +76,7 @@ func deliberateFaults(f *ast.File) bool {
 // initialised, and why they cannot be constants. Errors, interface assertions,
 // embedded files, arrays and CPU flags need no entry.
 var constantVars = map[string]string{
+	"node/rpc_errors.go:errInvalid":   "node.ErrInvalid by the name that the package has for it",
 	"rpc/errors.go:errorRules":        "a table",
 	"index/arena.go:physicalMemory":   "a fact of the machine, asked for once",
 	"jepsen/check/cycle.go:edgeNames": "a table",

@@ -21,15 +21,27 @@ type budgets struct {
 	n      *Node
 	free   atomic.Uint64 // bytes free on the data disk
 	memory atomic.Int64  // bytes the process holds
-	low    atomic.Bool
-	// others is set by the leader while another voter's disk is low: what it
-	// cannot store it cannot acknowledge, and a disk should not fill to the
-	// last byte.
-	others atomic.Bool
 	// backlog is the largest number of vectors a local index is behind.
 	backlog atomic.Int64
-	freed   time.Time // when Go's heap last gave back what it could; only sample touches it
+	// low, full and slow are set while this node's budget of disk, memory or
+	// index backlog is used up.
+	low, full, slow atomic.Bool
+	// others is set by the leader while such a budget of a voter is: what that
+	// cannot store it cannot acknowledge, and one that ran out of memory would be
+	// no use as the next leader.
+	others atomic.Pointer[shortage]
+	freed  time.Time // when Go's heap last gave back what it could; only sample touches it
 }
+
+// shortage is a budget of a member that is used up.
+type shortage struct{ budget, nodeID string }
+
+// The budgets that every voter has, by the names they have in errors.
+const (
+	budgetDisk    = "disk"
+	budgetMemory  = "memory"
+	budgetBacklog = "index backlog"
+)
 
 const (
 	budgetInterval = 200 * time.Millisecond
@@ -64,16 +76,29 @@ func (b *budgets) sample() {
 		}
 		b.low.Store(b.free.Load() < limit)
 	}
-	memory := residentBytes()
-	if most := b.n.cfg.MaxMemoryBytes; most > 0 && memory > most && time.Since(b.freed) > freeInterval {
-		// What Go's heap does not need any more counts too, and where nothing is
-		// written nothing is collected: Go would keep it for minutes.
-		debug.FreeOSMemory()
-		memory, b.freed = residentBytes(), time.Now()
+	// As with the disk, some of each must be free again: a sixteenth of the
+	// memory, a quarter of the backlog.
+	if most := b.n.cfg.MaxMemoryBytes; most > 0 {
+		if b.full.Load() {
+			most -= most / 16
+		}
+		memory := b.n.cfg.residentBytes()
+		if memory > most && time.Since(b.freed) > freeInterval {
+			// What Go's heap does not need any more counts too, and where nothing is
+			// written nothing is collected: Go would keep it for minutes.
+			debug.FreeOSMemory()
+			memory, b.freed = b.n.cfg.residentBytes(), time.Now()
+		}
+		b.memory.Store(memory)
+		b.full.Store(memory > most)
 	}
-	b.memory.Store(memory)
 	if b.n.g != nil && b.n.g.m != nil {
-		b.backlog.Store(int64(b.n.g.m.Backlog()))
+		backlog, most := int64(b.n.g.m.Backlog()), int64(b.n.cfg.MaxIndexBacklog)
+		if b.slow.Load() {
+			most -= most / 4
+		}
+		b.backlog.Store(backlog)
+		b.slow.Store(b.n.cfg.MaxIndexBacklog > 0 && backlog > most)
 	}
 }
 
@@ -102,22 +127,23 @@ func (b *budgets) admit(e encoded) error {
 	if e.exclusive {
 		return nil
 	}
-	budget, after := "", time.Second
-	cfg := b.n.cfg
-	switch {
-	case b.low.Load() || b.others.Load():
-		budget = "disk"
-	case cfg.MaxMemoryBytes > 0 && b.memory.Load() > cfg.MaxMemoryBytes:
-		budget = "memory"
-	case cfg.MaxIndexBacklog > 0 && b.backlog.Load() > int64(cfg.MaxIndexBacklog):
-		budget = "index backlog"
+	short, after := shortage{nodeID: b.n.cfg.NodeID}, time.Second
+	switch others := b.others.Load(); {
+	case b.low.Load():
+		short.budget = budgetDisk
+	case b.full.Load():
+		short.budget = budgetMemory
+	case b.slow.Load():
+		short.budget = budgetBacklog
+	case others != nil:
+		short = *others
 	default:
 		c := b.n.g.core.Load()
-		if c == nil || c.r.CommitIndex() <= b.n.g.ad.applied()+cfg.MaxApplyLag {
+		if c == nil || c.r.CommitIndex() <= b.n.g.ad.applied()+b.n.cfg.MaxApplyLag {
 			return nil
 		}
-		budget, after = "apply lag", 200*time.Millisecond
+		short.budget, after = "apply lag", 200*time.Millisecond
 	}
-	b.n.met.refused.WithLabelValues(budget).Inc()
-	return &OverloadedError{Budget: budget, RetryAfter: after}
+	b.n.met.refused.WithLabelValues(short.budget).Inc()
+	return &OverloadedError{Budget: short.budget, NodeID: short.nodeID, RetryAfter: after}
 }

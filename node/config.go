@@ -98,6 +98,9 @@ func (cfg Config) withDefaults() (*Config, error) {
 		c.Registerer = prometheus.NewRegistry()
 	}
 	c.Net = c.Net.withDefaults()
+	if c.residentBytes == nil {
+		c.residentBytes = residentBytes
+	}
 	if c.openMachine == nil {
 		c.openMachine = c.openFSM
 	}

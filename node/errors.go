@@ -21,15 +21,25 @@ var (
 	ErrTooStale = errors.New("replica too stale")
 	ErrBadToken = errors.New("bad session token")
 	ErrClosed   = errors.New("node closed")
+	// ErrInvalid: the request makes no sense here, and will not later.
+	ErrInvalid = errors.New("invalid request")
+	// ErrUnsafeChange: the change of members could end the cluster.
+	ErrUnsafeChange = errors.New("unsafe change of members")
 )
 
 // OverloadedError wraps ErrOverloaded with the budget that is used up.
 type OverloadedError struct {
 	Budget     string // "proposals", "memory", "disk", "apply lag", "index backlog"
+	NodeID     string // whose; empty if it is the leader's and that is not known
 	RetryAfter time.Duration
 }
 
-func (e *OverloadedError) Error() string { return "overloaded: " + e.Budget + " budget used up" }
+func (e *OverloadedError) Error() string {
+	if e.NodeID == "" {
+		return "overloaded: " + e.Budget + " budget used up"
+	}
+	return "overloaded: " + e.Budget + " budget of " + e.NodeID + " used up"
+}
 
 // Unwrap returns ErrOverloaded.
 func (e *OverloadedError) Unwrap() error { return ErrOverloaded }

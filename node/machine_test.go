@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
@@ -24,7 +25,8 @@ import (
 // with the index that wrote them, request ids, the cluster id. Flush writes it
 // to a file, so that it can be closed and opened.
 type memMachine struct {
-	dir string
+	dir     string
+	backlog atomic.Int64 // what Backlog says
 
 	mu        sync.Mutex // guards the fields below
 	st        memState
@@ -244,7 +246,7 @@ func (m *memMachine) Verify(context.Context) error {
 	return m.damage
 }
 
-func (m *memMachine) Backlog() int { return 0 }
+func (m *memMachine) Backlog() int { return int(m.backlog.Load()) }
 
 func (m *memMachine) Close() error {
 	_, err := m.Flush()

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
+	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 	"github.com/akidb/akidb/raftfsm"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 )
@@ -152,9 +153,13 @@ func (n *Node) keepRecord() {
 	}
 }
 
-// The kinds of alarms.
+// The kinds of alarms. They are texts in the replicated state, so that a binary
+// that does not know a kind keeps it and shows it; only a leader that knows it
+// raises it and takes it back.
 const (
 	AlarmNoSpace  = "NOSPACE"
+	AlarmMemory   = "MEMORY"
+	AlarmBacklog  = "BACKLOG"
 	AlarmCorrupt  = "CORRUPT"
 	AlarmDiverged = "DIVERGED"
 	AlarmLag      = "LAG"
@@ -178,7 +183,7 @@ const (
 // they name must be given a new copy first.
 func (n *Node) keepAlarms(ctx context.Context) {
 	want := make(map[alarmKey]string)
-	low := false
+	var short *shortage // the first used-up budget of a voter
 	own := n.stats()
 	for _, s := range n.g.servers() {
 		id := string(s.ID)
@@ -188,7 +193,15 @@ func (n *Node) keepAlarms(ctx context.Context) {
 		}
 		if r.LowDisk {
 			want[alarmKey{AlarmNoSpace, id}] = fmt.Sprintf("%d bytes free on the data disk", r.FreeDiskBytes)
-			low = low || s.Suffrage == raft.Voter
+		}
+		if r.OverMemory {
+			want[alarmKey{AlarmMemory, id}] = fmt.Sprintf("%d bytes of memory used, which is over its budget", r.MemoryBytes)
+		}
+		if r.OverBacklog {
+			want[alarmKey{AlarmBacklog, id}] = fmt.Sprintf("%d vectors wait for the graph, which is over its budget", r.IndexBacklog)
+		}
+		if short == nil && s.Suffrage == raft.Voter {
+			short = shortageOf(id, r)
 		}
 		if r.Diverged != "" {
 			want[alarmKey{AlarmDiverged, id}] = r.Diverged
@@ -203,7 +216,7 @@ func (n *Node) keepAlarms(ctx context.Context) {
 			want[alarmKey{AlarmClock, id}] = fmt.Sprintf("clock differs from the leader's by %v", d.Round(100*time.Millisecond))
 		}
 	}
-	n.budgets.others.Store(low)
+	n.budgets.others.Store(short)
 	have := make(map[alarmKey]bool)
 	for _, a := range n.g.m.Facts().alarms {
 		k := alarmKey{a.Kind, a.NodeID}
@@ -225,9 +238,22 @@ func (n *Node) keepAlarms(ctx context.Context) {
 	}
 }
 
+// shortageOf is what a member reports to be used up; nil if nothing is.
+func shortageOf(id string, r *nodev1.StatsReply) *shortage {
+	switch {
+	case r.LowDisk:
+		return &shortage{budgetDisk, id}
+	case r.OverMemory:
+		return &shortage{budgetMemory, id}
+	case r.OverBacklog:
+		return &shortage{budgetBacklog, id}
+	}
+	return nil
+}
+
 func (n *Node) isOurs(kind string) bool {
 	switch kind {
-	case AlarmNoSpace, AlarmCorrupt, AlarmDiverged, AlarmLag, AlarmClock:
+	case AlarmNoSpace, AlarmMemory, AlarmBacklog, AlarmCorrupt, AlarmDiverged, AlarmLag, AlarmClock:
 		return true
 	}
 	return false

@@ -179,6 +179,9 @@ func (n *Node) Ready() error {
 		return errNotMember
 	}
 	if id, _ := n.g.leader(); id == "" {
+		if n.removed.Load() {
+			return errRemoved
+		}
 		return ErrNoLeader
 	}
 	if c.r.State() != raft.Leader {
@@ -213,19 +216,22 @@ func (n *Node) catchUp() {
 	}
 }
 
-// AddMember adds a member through the leader, from any node.
-func (n *Node) AddMember(ctx context.Context, nodeID, raftAddr string, voter bool) error {
-	return n.change(ctx, &nodev1.MemberRequest{Op: nodev1.MemberRequest_OP_ADD, NodeId: nodeID, RaftAddr: raftAddr, Voter: voter})
+// AddMember adds a member through the leader, from any node. A voter is added
+// without a vote and gets it once it answers and has caught up; if the context
+// ends before, it stays a member without one and the error says so.
+func (n *Node) AddMember(ctx context.Context, nodeID, raftAddr string, voter bool, opts ...MemberOption) error {
+	return n.change(ctx, &nodev1.MemberRequest{Op: nodev1.MemberRequest_OP_ADD, NodeId: nodeID, RaftAddr: raftAddr, Voter: voter}, opts...)
 }
 
-// RemoveMember takes a member out of the configuration.
-func (n *Node) RemoveMember(ctx context.Context, nodeID string) error {
-	return n.change(ctx, &nodev1.MemberRequest{Op: nodev1.MemberRequest_OP_REMOVE, NodeId: nodeID})
+// RemoveMember takes a member out of the configuration; ErrUnsafeChange if that
+// would cost the majority.
+func (n *Node) RemoveMember(ctx context.Context, nodeID string, opts ...MemberOption) error {
+	return n.change(ctx, &nodev1.MemberRequest{Op: nodev1.MemberRequest_OP_REMOVE, NodeId: nodeID}, opts...)
 }
 
-// PromoteMember makes a non-voter a voter.
-func (n *Node) PromoteMember(ctx context.Context, nodeID string) error {
-	return n.change(ctx, &nodev1.MemberRequest{Op: nodev1.MemberRequest_OP_PROMOTE, NodeId: nodeID})
+// PromoteMember makes a non-voter a voter, once it answers and has caught up.
+func (n *Node) PromoteMember(ctx context.Context, nodeID string, opts ...MemberOption) error {
+	return n.change(ctx, &nodev1.MemberRequest{Op: nodev1.MemberRequest_OP_PROMOTE, NodeId: nodeID}, opts...)
 }
 
 // TransferLeader hands leadership to nodeID, or to any voter if it is empty.
@@ -234,14 +240,25 @@ func (n *Node) TransferLeader(ctx context.Context, nodeID string) error {
 }
 
 // Leave takes this node out of the configuration, for good: another node leads
-// afterwards if it led. Close follows.
+// afterwards if it led. Nothing is left to do for one that was removed already.
+// Close follows.
 func (n *Node) Leave(ctx context.Context) error {
+	if n.askIfRemoved(ctx) {
+		return nil
+	}
 	n.handOver(ctx)
-	return n.RemoveMember(ctx, n.cfg.NodeID)
+	err := n.RemoveMember(ctx, n.cfg.NodeID)
+	if err != nil && n.removed.Load() {
+		return nil
+	}
+	return err
 }
 
 // change runs a membership operation at the leader.
-func (n *Node) change(ctx context.Context, req *nodev1.MemberRequest) error {
+func (n *Node) change(ctx context.Context, req *nodev1.MemberRequest, opts ...MemberOption) error {
+	for _, o := range opts {
+		o(req)
+	}
 	return n.atLeader(ctx, func(ctx context.Context) error { return n.changeHere(ctx, req) }, methodMember, req, &nodev1.MemberReply{})
 }
 
@@ -286,53 +303,27 @@ func (n *Node) changeHere(ctx context.Context, req *nodev1.MemberRequest) error 
 	if req.NodeId == "" && req.Op != nodev1.MemberRequest_OP_TRANSFER {
 		return fmt.Errorf("%w: node id is empty", errInvalid)
 	}
-	have, found := n.server(req.NodeId)
-	timeout := timeoutOf(ctx)
 	switch req.Op {
 	case nodev1.MemberRequest_OP_ADD:
-		if req.RaftAddr == "" {
-			return fmt.Errorf("%w: raft address is empty", errInvalid)
-		}
-		if req.Voter {
-			return waitRaft(ctx, c.r.AddVoter(raft.ServerID(req.NodeId), raft.ServerAddress(req.RaftAddr), 0, timeout))
-		}
-		if found && have.Suffrage == raft.Voter {
-			return nil
-		}
-		return waitRaft(ctx, c.r.AddNonvoter(raft.ServerID(req.NodeId), raft.ServerAddress(req.RaftAddr), 0, timeout))
+		return n.addHere(ctx, c, req)
 	case nodev1.MemberRequest_OP_REMOVE:
-		if !found {
-			return nil
-		}
-		return n.removeHere(ctx, c, req.NodeId)
+		return n.removeHere(ctx, c, req.NodeId, req.Force)
 	case nodev1.MemberRequest_OP_PROMOTE:
-		if !found {
-			return fmt.Errorf("%w: %q is no member", errInvalid, req.NodeId)
-		}
-		return waitRaft(ctx, c.r.AddVoter(have.ID, have.Address, 0, timeout))
+		return n.promoteHere(ctx, c, raft.ServerID(req.NodeId), req.Force)
 	case nodev1.MemberRequest_OP_TRANSFER:
 		return n.transferHere(ctx, req.NodeId)
 	}
 	return fmt.Errorf("%w: unknown membership operation %d", errInvalid, req.Op)
 }
 
-func (n *Node) removeHere(ctx context.Context, c *raftCore, id string) error {
-	if id == n.cfg.NodeID {
-		if err := n.transferHere(ctx, ""); err != nil {
-			return err
-		}
-		return n.g.notLeader() // the new leader removes us
-	}
-	if err := waitRaft(ctx, c.r.RemoveServer(raft.ServerID(id), 0, timeoutOf(ctx))); err != nil {
-		return err
-	}
+// forgetRecord takes a removed member's record out of the state.
+func (n *Node) forgetRecord(ctx context.Context, id string) {
 	_, err := n.ProposeLocal(ctx, &fsmv1.Command{Op: &fsmv1.Command_PutNode{PutNode: &fsmv1.PutNode{
 		Node: &fsmv1.NodeRecord{NodeId: id}, Remove: true,
 	}}})
 	if err != nil {
 		n.log.Warn("record of removed member stays", "member", id, "err", err)
 	}
-	return nil
 }
 
 func (n *Node) server(id string) (raft.Server, bool) {
@@ -352,6 +343,9 @@ func (n *Node) transferHere(ctx context.Context, to string) error {
 	}
 	if to == n.cfg.NodeID {
 		return nil
+	}
+	if len(n.voters()) == 1 && to == "" {
+		return fmt.Errorf("%w: no other member has a vote, so that none can lead", ErrUnsafeChange)
 	}
 	if to == "" {
 		allAnswer := true

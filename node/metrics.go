@@ -92,12 +92,8 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 		}
 		return float64(n.gossip.ml.NumMembers())
 	})
-	gauge("alarms", "Alarms raised in the cluster.", func() float64 {
-		if n.g == nil || n.g.m == nil {
-			return 0
-		}
-		return float64(len(n.g.m.Facts().alarms))
-	})
+	add(m, prometheus.Collector(&alarmCollector{n: n, desc: prometheus.NewDesc("akidb_node_alarms",
+		"1 for each alarm raised in the cluster, by kind and the node it is about.", []string{"kind", "node"}, nil)}))
 	for i, c := range m.all {
 		if err := reg.Register(c); err != nil {
 			for _, done := range m.all[:i] {
@@ -107,6 +103,33 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 		}
 	}
 	return m, nil
+}
+
+// maxAlarmSeries bounds the alarms that are named one by one; those beyond are
+// counted together, under no node.
+const maxAlarmSeries = 64
+
+// alarmCollector shows the alarms as this replica knows them.
+type alarmCollector struct {
+	n    *Node
+	desc *prometheus.Desc
+}
+
+// Describe implements prometheus.Collector.
+func (c *alarmCollector) Describe(ch chan<- *prometheus.Desc) { ch <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c *alarmCollector) Collect(ch chan<- prometheus.Metric) {
+	if c.n.g == nil || c.n.g.m == nil {
+		return
+	}
+	alarms := c.n.g.m.Facts().alarms
+	for _, a := range alarms[:min(len(alarms), maxAlarmSeries)] {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, 1, a.Kind, a.NodeID)
+	}
+	if more := len(alarms) - maxAlarmSeries; more > 0 {
+		ch <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(more), "more", "")
+	}
 }
 
 func add[C prometheus.Collector](m *metrics, c C) C {

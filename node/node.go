@@ -91,6 +91,9 @@ type Config struct {
 
 	// openMachine replaces raftfsm in tests of this package.
 	openMachine func(ctx context.Context, dir string) (machine, error)
+	// residentBytes replaces the kernel's count of this process's memory in tests
+	// of this package.
+	residentBytes func() int64
 	// wrapLog puts a failing disk below the log in tests of this package.
 	wrapLog func(closableLogStore) closableLogStore
 }
@@ -118,6 +121,7 @@ type Node struct {
 	// node, see rejoin.
 	wasListed atomic.Bool
 	caughtUp  atomic.Bool // see catchUp
+	removed   atomic.Bool // see askIfRemoved
 	findNow   chan struct{}
 	// purged is the generation up to which a collection was purged by this
 	// node as leader; only housekeeping touches it.
@@ -201,6 +205,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.wg.Go(n.findCluster)
 	n.wg.Go(n.catchUp)
+	n.wg.Go(n.watchMembership)
 	n.wg.Go(n.budgets.run)
 	n.wg.Go(n.keepRecord)
 	n.wg.Go(n.keepCheckpoints)

@@ -26,6 +26,7 @@ type pilot struct {
 	mu      sync.Mutex // guards the fields below
 	reports map[string]memberReport
 	since   time.Time // when this node began to lead
+	moved   time.Time // when it last moved a vote without need
 	heard   map[string]heard
 }
 
@@ -68,6 +69,24 @@ func (p *pilot) run(ctx context.Context, c *raftCore) {
 // gone for good would count against every majority. Here a member is promoted
 // only if it is one, in the very configuration that is changed.
 type carefulRaft struct{ *raft.Raft }
+
+// DemoteVoter leaves the last voter and this node its vote.
+func (r carefulRaft) DemoteVoter(id raft.ServerID, _ uint64, timeout time.Duration) raft.IndexFuture {
+	f := r.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return refusedChange{err: err}
+	}
+	voters := 0
+	for _, s := range f.Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			voters++
+		}
+	}
+	if _, leader := r.LeaderWithID(); leader == id || voters < 2 {
+		return refusedChange{err: fmt.Errorf("node: %s leads or is the last voter: it keeps its vote", id)}
+	}
+	return r.Raft.DemoteVoter(id, f.Index(), timeout)
+}
 
 var _ autopilot.Raft = carefulRaft{}
 
@@ -130,26 +149,31 @@ func (p *pilot) poll(ctx context.Context) {
 	defer cancel()
 	var wg sync.WaitGroup
 	for _, s := range p.n.g.servers() {
-		id := string(s.ID)
-		if id == p.n.cfg.NodeID {
-			p.put(id, memberReport{p.n.stats(), time.Now(), 0})
-			continue
-		}
-		wg.Go(func() {
-			var r nodev1.StatsReply
-			sent := time.Now()
-			if err := p.n.rpc.call(ctx, p.n.g.addrOf(s), laneControl, methodStats, &nodev1.StatsRequest{}, &r); err != nil {
-				return
-			}
-			if r.Node.GetNodeId() != id {
-				return // another node lives at that address now
-			}
-			now := time.Now()
-			p.put(id, memberReport{&r, now, clockSkew(r.UnixMs, sent, now)})
-			p.n.book.learn(r.Node)
-		})
+		wg.Go(func() { _, _ = p.ask(ctx, s) }) // silence shows in the age of its report
 	}
 	wg.Wait()
+}
+
+// ask asks a member how it is, and keeps the answer.
+func (p *pilot) ask(ctx context.Context, s raft.Server) (*nodev1.StatsReply, error) {
+	id := string(s.ID)
+	if id == p.n.cfg.NodeID {
+		r := p.n.stats()
+		p.put(id, memberReport{r, time.Now(), 0})
+		return r, nil
+	}
+	var r nodev1.StatsReply
+	sent := time.Now()
+	if err := p.n.rpc.call(ctx, p.n.g.addrOf(s), laneControl, methodStats, &nodev1.StatsRequest{}, &r); err != nil {
+		return nil, err
+	}
+	if r.Node.GetNodeId() != id {
+		return nil, errOtherNode
+	}
+	now := time.Now()
+	p.put(id, memberReport{&r, now, clockSkew(r.UnixMs, sent, now)})
+	p.n.book.learn(r.Node)
+	return &r, nil
 }
 
 // clockSkew is how far a clock that showed ms between sent and received must be
@@ -184,8 +208,8 @@ func (p *pilot) silence(id string) time.Duration {
 func (p *pilot) AutopilotConfig() *autopilot.Config {
 	return &autopilot.Config{
 		CleanupDeadServers:      p.n.cfg.RemoveDeadAfter > 0,
-		LastContactThreshold:    max(10*p.n.cfg.HeartbeatTimeout, time.Second),
-		MaxTrailingLogs:         4096,
+		LastContactThreshold:    p.n.cfg.lastContactLimit(),
+		MaxTrailingLogs:         maxTrailing,
 		MinQuorum:               3,
 		ServerStabilizationTime: p.n.cfg.StabilizationTime,
 	}
@@ -227,6 +251,9 @@ func (p *pilot) KnownServers() map[raft.ServerID]*autopilot.Server {
 		if r, _, ok := p.report(string(s.ID)); ok {
 			srv.Version = r.Node.GetVersion()
 			srv.Meta = map[string]string{"zone": r.Node.GetZone()}
+			if r.Diverged != "" || r.Corrupt != "" || r.LowDisk || r.OverMemory {
+				srv.Meta["ailing"] = "yes"
+			}
 			if r.Node.GetReadReplica() {
 				srv.NodeType = readReplica
 			}
@@ -291,12 +318,117 @@ func (p *pilot) FilterFailedServerRemovals(_ *autopilot.Config, _ *autopilot.Sta
 // takes its vote.
 const replaceAfter = 30 * time.Second
 
+// movePause is how long the leader leaves the voters alone between two changes
+// that nothing compels it to, in stabilization times: 20 s by default.
+const movePause = 10
+
 // CalculatePromotionsAndDemotions gives votes to healthy members up to
 // MaxVoters, one at a time, in the zone that has the fewest voters first, and
 // takes the vote of a voter that has long been unhealthy if another member can
-// have it.
+// have it. If there is none of that to do, it moves votes slowly to where they
+// are better placed (moveVotes).
 func (p *pilot) CalculatePromotionsAndDemotions(c *autopilot.Config, s *autopilot.State) autopilot.RaftChanges {
-	return decideVoters(c, s, time.Now(), p.n.cfg.MaxVoters)
+	if !sameVoters(s, p.n.voters()) {
+		return autopilot.RaftChanges{} // the state is of before the last change
+	}
+	now := time.Now()
+	if ch := decideVoters(c, s, now, p.n.cfg.MaxVoters); len(ch.Promotions)+len(ch.Demotions) > 0 {
+		return ch
+	}
+	ch := moveVotes(c, s, now, p.n.cfg.MaxVoters)
+	if len(ch.Promotions)+len(ch.Demotions) == 0 {
+		return ch
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last := p.since
+	if p.moved.After(last) {
+		last = p.moved
+	}
+	// The second half of a swap follows at once: an even number of voters stands
+	// no more failures than one less.
+	secondHalf := len(s.Voters)%2 == 0 && len(ch.Demotions) > 0
+	if !secondHalf && now.Sub(last) < movePause*p.n.cfg.StabilizationTime {
+		return autopilot.RaftChanges{}
+	}
+	p.moved = now
+	p.n.log.Info("moving a vote", "to", ch.Promotions, "from", ch.Demotions, "voters", len(s.Voters), "max_voters", p.n.cfg.MaxVoters)
+	return ch
+}
+
+// sameVoters reports whether the voters of a state are those of the latest
+// configuration.
+func sameVoters(s *autopilot.State, voters []raft.Server) bool {
+	for _, v := range voters {
+		if srv := s.Servers[v.ID]; srv == nil || !srv.HasVotingRights() {
+			return false
+		}
+	}
+	return len(voters) == len(s.Voters)
+}
+
+// moveVotes takes one vote beyond maxVoters away, or begins to move one from the
+// zone with the most voters to one that has at least two fewer: the new voter is
+// promoted first, so that the old one is then one too many. It only acts while
+// every voter is healthy; one that long was not is the first to lose its vote.
+// Never the leader: where there are two voters, another can be taken.
+func moveVotes(c *autopilot.Config, s *autopilot.State, now time.Time, maxVoters int) autopilot.RaftChanges {
+	zones := make(map[string]int)
+	voters, healthy := 0, true
+	var free []*autopilot.ServerState // voters that do not lead
+	for _, srv := range s.Servers {
+		if !srv.HasVotingRights() {
+			continue
+		}
+		voters++
+		healthy = healthy && srv.Health.Healthy
+		zones[srv.Server.Meta["zone"]]++
+		if srv.State != autopilot.RaftLeader {
+			free = append(free, srv)
+		}
+	}
+	if !healthy {
+		for _, srv := range free {
+			if voters > maxVoters && !srv.Health.Healthy && now.Sub(srv.Health.StableSince) > replaceAfter {
+				return autopilot.RaftChanges{Demotions: []raft.ServerID{srv.Server.ID}}
+			}
+		}
+		return autopilot.RaftChanges{}
+	}
+	if len(free) == 0 {
+		return autopilot.RaftChanges{}
+	}
+	count := func(srv *autopilot.ServerState) int { return zones[srv.Server.Meta["zone"]] }
+	// The vote to lose is one of the fullest zone, of an ailing node before others.
+	sort.Slice(free, func(i, j int) bool {
+		if ci, cj := count(free[i]), count(free[j]); ci != cj {
+			return ci > cj
+		}
+		if ai, aj := free[i].Server.Meta["ailing"], free[j].Server.Meta["ailing"]; ai != aj {
+			return ai != ""
+		}
+		return free[i].Server.ID > free[j].Server.ID
+	})
+	if voters > maxVoters {
+		return autopilot.RaftChanges{Demotions: []raft.ServerID{free[0].Server.ID}}
+	}
+	if voters < maxVoters {
+		return autopilot.RaftChanges{} // decideVoters fills up first
+	}
+	var best *autopilot.ServerState
+	for _, srv := range s.Servers {
+		if srv.State != autopilot.RaftNonVoter || srv.Server.NodeType == readReplica || srv.Server.Meta["ailing"] != "" ||
+			!srv.Health.IsStable(now, s.ServerStabilizationTime(c)) || count(srv)+2 > count(free[0]) {
+			continue
+		}
+		if best == nil || count(srv) < count(best) || count(srv) == count(best) && srv.Server.ID < best.Server.ID {
+			best = srv
+		}
+	}
+	if best == nil {
+		return autopilot.RaftChanges{}
+	}
+	return autopilot.RaftChanges{Promotions: []raft.ServerID{best.Server.ID}}
 }
 
 func decideVoters(c *autopilot.Config, s *autopilot.State, now time.Time, maxVoters int) autopilot.RaftChanges {

@@ -206,7 +206,7 @@ func TestErrorsKeepTheirClassOverTheWire(t *testing.T) {
 	leader := &nodev1.NodeInfo{NodeId: "n7", GrpcAddr: "h:1"}
 	for _, want := range []error{
 		ErrUnknownOutcome, ErrNotLeader, ErrNoLeader, ErrOverloaded, ErrFenced, ErrClosed, ErrTooStale,
-		errNotMember, errWrongCluster, errInvalid, context.DeadlineExceeded,
+		errNotMember, errWrongCluster, errInvalid, ErrUnsafeChange, context.DeadlineExceeded,
 	} {
 		for _, err := range []error{want, fmt.Errorf("while writing: %w", want), fmt.Errorf("%w: %w", want, errShort())} {
 			b, merr := proto.Marshal(encodeError(err, leader))
@@ -226,13 +226,13 @@ func TestErrorsKeepTheirClassOverTheWire(t *testing.T) {
 	if !errors.As(decodeError(b), &nl) || nl.Leader.GRPCAddr != "h:1" {
 		t.Error("the leader hint is lost")
 	}
-	b, err = proto.Marshal(encodeError(&OverloadedError{Budget: "disk", RetryAfter: time.Second}, nil))
+	b, err = proto.Marshal(encodeError(&OverloadedError{Budget: "disk", NodeID: "n7", RetryAfter: time.Second}, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var o *OverloadedError
-	if !errors.As(decodeError(b), &o) || o.Budget != "disk" || o.RetryAfter != time.Second {
-		t.Error("budget and pause are lost")
+	if !errors.As(decodeError(b), &o) || o.Budget != "disk" || o.NodeID != "n7" || o.RetryAfter != time.Second {
+		t.Error("budget, node and pause are lost")
 	}
 	if got := decodeError(mustMarshal(t, encodeError(errors.New("odd"), nil))); errors.Is(got, ErrNotLeader) || got.Error() != "odd" {
 		t.Errorf("an error of no class came out as %v", got)

@@ -17,7 +17,7 @@ import (
 var (
 	errNotMember    = errors.New("node is not a member of a cluster yet")
 	errWrongCluster = errors.New("node belongs to another cluster")
-	errInvalid      = errors.New("invalid request")
+	errInvalid      = ErrInvalid // which the API knows too
 )
 
 // errorCodes pairs sentinels with their wire codes, most specific first.
@@ -39,6 +39,7 @@ func errorCodes() []struct {
 		{errNotMember, nodev1.ErrorReply_CODE_NOT_MEMBER},
 		{errWrongCluster, nodev1.ErrorReply_CODE_WRONG_CLUSTER},
 		{errInvalid, nodev1.ErrorReply_CODE_INVALID},
+		{ErrUnsafeChange, nodev1.ErrorReply_CODE_UNSAFE_CHANGE},
 		{context.DeadlineExceeded, nodev1.ErrorReply_CODE_DEADLINE},
 		{context.Canceled, nodev1.ErrorReply_CODE_DEADLINE},
 	}
@@ -60,7 +61,7 @@ func encodeError(err error, leader *nodev1.NodeInfo) *nodev1.ErrorReply {
 	case nodev1.ErrorReply_CODE_OVERLOADED:
 		var o *OverloadedError
 		if errors.As(err, &o) {
-			r.Budget, r.RetryAfterMs = o.Budget, o.RetryAfter.Milliseconds()
+			r.Budget, r.BudgetNodeId, r.RetryAfterMs = o.Budget, o.NodeID, o.RetryAfter.Milliseconds()
 		}
 	}
 	return r
@@ -84,7 +85,7 @@ func decodeError(body []byte) error {
 	case nodev1.ErrorReply_CODE_NOT_LEADER:
 		return &NotLeaderError{Leader: memberOf(r.Leader)}
 	case nodev1.ErrorReply_CODE_OVERLOADED:
-		return &OverloadedError{Budget: r.Budget, RetryAfter: time.Duration(r.RetryAfterMs) * time.Millisecond}
+		return &OverloadedError{Budget: r.Budget, NodeID: r.BudgetNodeId, RetryAfter: time.Duration(r.RetryAfterMs) * time.Millisecond}
 	}
 	for _, c := range errorCodes() {
 		if c.code == r.Code {

@@ -89,6 +89,8 @@ func (n *Node) stats() *nodev1.StatsReply {
 	r := &nodev1.StatsReply{
 		AppliedIndex: n.g.ad.applied(), LastContactMs: -1, UnixMs: time.Now().UnixMilli(),
 		Node: n.selfInfo(), ClusterId: n.g.clusterID(), FreeDiskBytes: n.budgets.freeDisk(), LowDisk: n.budgets.lowDisk(),
+		MemoryBytes: n.budgets.memory.Load(), OverMemory: n.budgets.full.Load(),
+		IndexBacklog: n.budgets.backlog.Load(), OverBacklog: n.budgets.slow.Load(),
 	}
 	if f := n.fence.Load(); f != nil {
 		r.Diverged, r.Corrupt = f.Diverged, f.Corrupt

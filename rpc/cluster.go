@@ -122,7 +122,7 @@ func (c *cluster) AddMember(ctx context.Context, r *clusterv1.AddMemberRequest) 
 	if err := checkNodeField("raft_addr", r.GetRaftAddr(), true); err != nil {
 		return nil, err
 	}
-	return &clusterv1.AddMemberResponse{}, c.s.node.AddMember(ctx, r.GetNodeId(), r.GetRaftAddr(), r.GetVoter())
+	return &clusterv1.AddMemberResponse{}, c.s.node.AddMember(ctx, r.GetNodeId(), r.GetRaftAddr(), r.GetVoter(), node.Forced(r.GetForce()))
 }
 
 // RemoveMember implements clusterv1.ClusterServiceServer.
@@ -130,7 +130,7 @@ func (c *cluster) RemoveMember(ctx context.Context, r *clusterv1.RemoveMemberReq
 	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
 		return nil, err
 	}
-	return &clusterv1.RemoveMemberResponse{}, c.s.node.RemoveMember(ctx, r.GetNodeId())
+	return &clusterv1.RemoveMemberResponse{}, c.s.node.RemoveMember(ctx, r.GetNodeId(), node.Forced(r.GetForce()))
 }
 
 // PromoteMember implements clusterv1.ClusterServiceServer.
@@ -138,7 +138,7 @@ func (c *cluster) PromoteMember(ctx context.Context, r *clusterv1.PromoteMemberR
 	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
 		return nil, err
 	}
-	return &clusterv1.PromoteMemberResponse{}, c.s.node.PromoteMember(ctx, r.GetNodeId())
+	return &clusterv1.PromoteMemberResponse{}, c.s.node.PromoteMember(ctx, r.GetNodeId(), node.Forced(r.GetForce()))
 }
 
 // TransferLeader implements clusterv1.ClusterServiceServer. It answers with the

@@ -73,6 +73,8 @@ var errorRules = [...]rule{
 	{node.ErrTooStale, codes.Unavailable, "TOO_STALE", classNotApplied},
 	{node.ErrBadToken, codes.InvalidArgument, "BAD_SESSION_TOKEN", classPermanent},
 	{node.ErrClosed, codes.Unavailable, "SHUTTING_DOWN", classNotApplied},
+	{node.ErrInvalid, codes.InvalidArgument, reasonInvalid, classPermanent},
+	{node.ErrUnsafeChange, codes.FailedPrecondition, "UNSAFE_CHANGE", classPermanent},
 
 	{raftfsm.ErrCollectionNotFound, codes.NotFound, "COLLECTION_NOT_FOUND", classPermanent},
 	{raftfsm.ErrCollectionExists, codes.AlreadyExists, "COLLECTION_EXISTS", classPermanent},
@@ -214,6 +216,9 @@ func hints(err error) map[string]string {
 	var ov *node.OverloadedError
 	if errors.As(err, &ov) {
 		meta["budget"] = ov.Budget
+		if ov.NodeID != "" {
+			meta["node_id"] = ov.NodeID
+		}
 	}
 	return meta
 }

@@ -65,6 +65,8 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		{index.ErrViewTooOld, codes.Unavailable, 503, "VIEW_TOO_OLD", "not_applied"},
 		{node.ErrBadToken, codes.InvalidArgument, 400, "BAD_SESSION_TOKEN", "permanent"},
 		{node.ErrClosed, codes.Unavailable, 503, "SHUTTING_DOWN", "not_applied"},
+		{node.ErrInvalid, codes.InvalidArgument, 400, "INVALID_ARGUMENT", "permanent"},
+		{node.ErrUnsafeChange, codes.FailedPrecondition, 412, "UNSAFE_CHANGE", "permanent"},
 		{raftfsm.ErrCollectionNotFound, codes.NotFound, 404, "COLLECTION_NOT_FOUND", "permanent"},
 		{raftfsm.ErrCollectionExists, codes.AlreadyExists, 409, "COLLECTION_EXISTS", "permanent"},
 		{raftfsm.ErrDocumentNotFound, codes.NotFound, 404, "DOCUMENT_NOT_FOUND", "permanent"},
@@ -171,9 +173,9 @@ func TestErrorsCarryHints(t *testing.T) {
 	if w.Code != 503 || w.Header().Get("X-Akidb-Leader-Rest") != "h:2" || !strings.Contains(w.Body.String(), `"leader_grpc":"h:1"`) {
 		t.Errorf("REST: %d %v %s", w.Code, w.Header(), w.Body)
 	}
-	err = fmt.Errorf("write: %w", &node.OverloadedError{Budget: "disk", RetryAfter: 1500 * time.Millisecond})
+	err = fmt.Errorf("write: %w", &node.OverloadedError{Budget: "disk", NodeID: "n2", RetryAfter: 1500 * time.Millisecond})
 	_, info, _, retry := details(t, err)
-	if info.GetMetadata()["budget"] != "disk" || retry != 1500*time.Millisecond {
+	if info.GetMetadata()["budget"] != "disk" || info.GetMetadata()["node_id"] != "n2" || retry != 1500*time.Millisecond {
 		t.Errorf("overload: %v, %v", info, retry)
 	}
 	w = httptest.NewRecorder()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -131,11 +132,11 @@ func raftHealth(st node.Status) component {
 }
 
 // stateHealth looks at what this replica holds: the catalog as "database", the
-// store as "storage", the indexes as "memory".
+// store as "storage", the indexes as "memory"; the alarms of all nodes as "cluster".
 func (p *probes) stateHealth(ctx context.Context, components map[string]component) {
 	v, err := p.node.Read(ctx, node.ReadOptions{Consistency: node.Eventual})
 	if err != nil {
-		for _, name := range []string{"database", "storage", "memory"} {
+		for _, name := range []string{"database", "storage", "memory", "cluster"} {
 			components[name] = newComponent(unhealthy, err.Error(), nil)
 		}
 		return
@@ -150,14 +151,26 @@ func (p *probes) stateHealth(ctx context.Context, components map[string]componen
 	}
 	components["database"] = newComponent(healthy, "", map[string]any{"collections": len(collections), "documents": documents})
 	storage := newComponent(healthy, "", map[string]any{"applied_index": v.Applied()})
+	var all []map[string]any
+	var words []string
+	ownMemory := ""
 	for _, a := range v.Alarms() {
-		if a.NodeID == p.node.ID() {
-			storage.Status = degraded
-			message := a.Kind + ": " + a.Message
-			storage.Message = &message
+		all = append(all, map[string]any{"kind": a.Kind, "node_id": a.NodeID, "message": a.Message, "raised_at": timeText(a.RaisedAtMs)})
+		words = append(words, a.Kind+" on "+a.NodeID+": "+a.Message)
+		message := a.Kind + ": " + a.Message
+		switch {
+		case a.NodeID != p.node.ID():
+		case a.Kind == node.AlarmMemory:
+			ownMemory = message
+		default:
+			storage.Status, storage.Message = degraded, &message
 		}
 	}
 	components["storage"] = storage
+	components["cluster"] = newComponent(healthy, "", map[string]any{"alarms": []map[string]any{}})
+	if len(all) > 0 {
+		components["cluster"] = newComponent(degraded, strings.Join(words, "; "), map[string]any{"alarms": all})
+	}
 	details := map[string]any{"size_bytes": size, "capacity_bytes": nil, "usage_percent": nil}
 	memory := healthy
 	if p.budget > 0 {
@@ -170,7 +183,10 @@ func (p *probes) stateHealth(ctx context.Context, components map[string]componen
 			memory = degraded
 		}
 	}
-	components["memory"] = newComponent(memory, "", details)
+	if ownMemory != "" && memory == healthy {
+		memory = degraded
+	}
+	components["memory"] = newComponent(memory, ownMemory, details)
 }
 
 // retire answers 501 on the routes of the single-node AkiDB whose subject is

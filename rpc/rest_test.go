@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/uuid"
 
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
 
@@ -85,10 +86,20 @@ func TestOriginalRequests(t *testing.T) {
 	if r.status != 200 || r.at("status") != "healthy" || r.at("version") != "test" || r.at("uptime_seconds") == nil {
 		t.Errorf("admin health: %d %s", r.status, r.text)
 	}
-	for _, c := range []string{"database", "storage", "memory", "raft"} {
+	for _, c := range []string{"database", "storage", "memory", "raft", "cluster"} {
 		if r.at("components", c, "status") != "healthy" {
 			t.Errorf("admin health: component %s: %s", c, r.text)
 		}
+	}
+	// An alarm of another node shows here too, and degrades the cluster alone.
+	_, err = b.node.Propose(t.Context(), &fsmv1.Command{Op: &fsmv1.Command_SetAlarm{SetAlarm: &fsmv1.SetAlarm{Kind: "TEST", NodeId: "n9", Message: "made up"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r = b.do("GET", "/admin/health", "")
+	if r.status != 200 || r.at("status") != "degraded" || r.at("components", "cluster", "status") != "degraded" || r.at("components", "storage", "status") != "healthy" ||
+		r.at("components", "cluster", "message") != "TEST on n9: made up" || r.at("components", "cluster", "details", "alarms", 0, "node_id") != "n9" {
+		t.Errorf("admin health with an alarm: %d %s", r.status, r.text)
 	}
 	if r = b.do("GET", "/metrics", ""); r.status != 200 || !strings.Contains(r.text, `akidb_build_info{version="test"} 1`) ||
 		!strings.Contains(r.text, `akidb_http_requests_total{method="DELETE",path="/api/v1/collections/{collection_id}",status_code="204"} 1`) {

@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -153,18 +154,36 @@ func newClusterMembers(conn *connection, asJSON *bool) *cobra.Command {
 }
 
 func newClusterAdd(conn *connection) *cobra.Command {
-	var voter bool
+	var voter, force bool
 	cmd := &cobra.Command{
 		Use: "add NODE-ID RAFT-ADDR", Short: "Add a node as a read replica; autopilot gives it a vote if there is room", Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(func(cl *client.Client) error {
-				_, err := cl.AddMember(cmd.Context(), &clusterv1.AddMemberRequest{NodeId: args[0], RaftAddr: args[1], Voter: voter})
-				return said(cmd, err, "added %s at %s\n", args[0], args[1])
+				before, err := cl.Members(cmd.Context())
+				if err != nil {
+					return err
+				}
+				word := "added " + args[0] + " at " + args[1]
+				for _, m := range before.Members {
+					if m.NodeId == args[0] {
+						word = args[0] + " is a member already, at " + m.RaftAddr
+					}
+				}
+				if voter {
+					word += "; it votes"
+				}
+				_, err = cl.AddMember(cmd.Context(), &clusterv1.AddMemberRequest{NodeId: args[0], RaftAddr: args[1], Voter: voter, Force: force})
+				return said(cmd, err, "%s\n", word)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&voter, "voter", false, "let it vote at once")
+	cmd.Flags().BoolVar(&voter, "voter", false, "wait until it has caught up and let it vote")
+	addForce(cmd, &force, "with --voter: let it vote at once, whether or not anybody answers there; this may cost the majority")
 	return cmd
+}
+
+func addForce(cmd *cobra.Command, force *bool, usage string) {
+	cmd.Flags().BoolVar(force, "force", false, usage)
 }
 
 // said prints what was done, if it was.
@@ -176,33 +195,39 @@ func said(cmd *cobra.Command, err error, format string, args ...any) error {
 }
 
 func newClusterRemove(conn *connection) *cobra.Command {
-	return &cobra.Command{
+	var force bool
+	cmd := &cobra.Command{
 		Use: "remove NODE-ID", Short: "Take a node that left for good out of the cluster", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(func(cl *client.Client) error {
 				if err := isMember(cmd.Context(), cl, args[0]); err != nil {
 					return err
 				}
-				_, err := cl.RemoveMember(cmd.Context(), &clusterv1.RemoveMemberRequest{NodeId: args[0]})
+				_, err := cl.RemoveMember(cmd.Context(), &clusterv1.RemoveMemberRequest{NodeId: args[0], Force: force})
 				return said(cmd, err, "removed %s\n", args[0])
 			})
 		},
 	}
+	addForce(cmd, &force, "even if the voters that are left and answer are no majority: nothing can be written then")
+	return cmd
 }
 
 func newClusterPromote(conn *connection) *cobra.Command {
-	return &cobra.Command{
-		Use: "promote NODE-ID", Short: "Give a read replica a vote", Args: cobra.ExactArgs(1),
+	var force bool
+	cmd := &cobra.Command{
+		Use: "promote NODE-ID", Short: "Give a read replica a vote, once it has caught up", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(func(cl *client.Client) error {
 				if err := isMember(cmd.Context(), cl, args[0]); err != nil {
 					return err
 				}
-				_, err := cl.PromoteMember(cmd.Context(), &clusterv1.PromoteMemberRequest{NodeId: args[0]})
+				_, err := cl.PromoteMember(cmd.Context(), &clusterv1.PromoteMemberRequest{NodeId: args[0], Force: force})
 				return said(cmd, err, "%s votes\n", args[0])
 			})
 		},
 	}
+	addForce(cmd, &force, "even if it does not answer; this may cost the majority")
+	return cmd
 }
 
 func newClusterTransfer(conn *connection) *cobra.Command {
@@ -220,6 +245,9 @@ func newClusterTransfer(conn *connection) *cobra.Command {
 				}
 				if _, err := cl.TransferLeader(cmd.Context(), req); err != nil {
 					return err
+				}
+				if before.NodeId == req.NodeId {
+					return said(cmd, nil, "%s leads already\n", req.NodeId)
 				}
 				now, err := leaderAfter(cmd.Context(), cl, before)
 				return said(cmd, err, "%s leads\n", now)
@@ -323,13 +351,18 @@ func newClusterSnapshot(conn *connection) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return conn.with(func(cl *client.Client) error {
 				settle(cmd.Context(), cl)
+				var errs []error
 				for _, e := range cl.Endpoints() {
 					out, err := cl.Snapshot(cmd.Context(), e.Addr)
-					if err := said(cmd, err, "%s: snapshot at log index %d, term %d\n", e.Addr, out.GetIndex(), out.GetTerm()); err != nil {
+					if err != nil {
+						errs = append(errs, fmt.Errorf("%s: no snapshot: %w", e.Addr, err))
+						continue
+					}
+					if err := said(cmd, nil, "%s: snapshot at log index %d, term %d\n", e.Addr, out.GetIndex(), out.GetTerm()); err != nil {
 						return err
 					}
 				}
-				return nil
+				return errors.Join(errs...)
 			})
 		},
 	}
@@ -345,6 +378,9 @@ func newClusterAlarms(conn *connection, asJSON *bool) *cobra.Command {
 				if len(clear) > 0 {
 					if len(clear) != 2 {
 						return fmt.Errorf("--clear: want KIND,NODE-ID")
+					}
+					if err := isRaised(cmd.Context(), cl, clear[0], clear[1]); err != nil {
+						return err
 					}
 					_, err := cl.ClearAlarm(cmd.Context(), &clusterv1.ClearAlarmRequest{Kind: clear[0], NodeId: clear[1]})
 					return said(cmd, err, "cleared %s of %s\n", clear[0], clear[1])
@@ -365,4 +401,24 @@ func newClusterAlarms(conn *connection, asJSON *bool) *cobra.Command {
 	}
 	cmd.Flags().StringSliceVar(&clear, "clear", nil, "KIND,NODE-ID of the alarm to clear")
 	return cmd
+}
+
+// isRaised refuses alarms that are not raised: clearing one succeeds on the
+// server, which a mistyped kind or node must not.
+func isRaised(ctx context.Context, cl *client.Client, kind, nodeID string) error {
+	out, err := cl.ListAlarms(ctx)
+	if err != nil {
+		return err
+	}
+	raised := "none is raised"
+	for i, a := range out.Alarms {
+		if a.Kind == kind && a.NodeId == nodeID {
+			return nil
+		}
+		if i == 0 {
+			raised = "raised are"
+		}
+		raised += " " + a.Kind + "," + a.NodeId
+	}
+	return fmt.Errorf("there is no alarm %s of %s to clear; %s", kind, nodeID, raised)
 }

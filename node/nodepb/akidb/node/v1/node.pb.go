@@ -97,6 +97,7 @@ const (
 	ErrorReply_CODE_NOT_MEMBER      ErrorReply_Code = 9
 	ErrorReply_CODE_WRONG_CLUSTER   ErrorReply_Code = 10
 	ErrorReply_CODE_INVALID         ErrorReply_Code = 11
+	ErrorReply_CODE_UNSAFE_CHANGE   ErrorReply_Code = 12
 )
 
 // Enum value maps for ErrorReply_Code.
@@ -114,6 +115,7 @@ var (
 		9:  "CODE_NOT_MEMBER",
 		10: "CODE_WRONG_CLUSTER",
 		11: "CODE_INVALID",
+		12: "CODE_UNSAFE_CHANGE",
 	}
 	ErrorReply_Code_value = map[string]int32{
 		"CODE_UNSPECIFIED":     0,
@@ -128,6 +130,7 @@ var (
 		"CODE_NOT_MEMBER":      9,
 		"CODE_WRONG_CLUSTER":   10,
 		"CODE_INVALID":         11,
+		"CODE_UNSAFE_CHANGE":   12,
 	}
 )
 
@@ -857,8 +860,13 @@ type StatsReply struct {
 	ClusterId     string    `protobuf:"bytes,9,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	LowDisk       bool      `protobuf:"varint,10,opt,name=low_disk,json=lowDisk,proto3" json:"low_disk,omitempty"`
 	// Why this replica is not to be trusted; empty if it is.
-	Diverged      string `protobuf:"bytes,11,opt,name=diverged,proto3" json:"diverged,omitempty"`
-	Corrupt       string `protobuf:"bytes,12,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
+	Diverged string `protobuf:"bytes,11,opt,name=diverged,proto3" json:"diverged,omitempty"`
+	Corrupt  string `protobuf:"bytes,12,opt,name=corrupt,proto3" json:"corrupt,omitempty"`
+	// Budgets of this node that are used up, by its own settings.
+	MemoryBytes   int64 `protobuf:"varint,13,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	OverMemory    bool  `protobuf:"varint,14,opt,name=over_memory,json=overMemory,proto3" json:"over_memory,omitempty"`
+	IndexBacklog  int64 `protobuf:"varint,15,opt,name=index_backlog,json=indexBacklog,proto3" json:"index_backlog,omitempty"`
+	OverBacklog   bool  `protobuf:"varint,16,opt,name=over_backlog,json=overBacklog,proto3" json:"over_backlog,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -975,6 +983,34 @@ func (x *StatsReply) GetCorrupt() string {
 		return x.Corrupt
 	}
 	return ""
+}
+
+func (x *StatsReply) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
+func (x *StatsReply) GetOverMemory() bool {
+	if x != nil {
+		return x.OverMemory
+	}
+	return false
+}
+
+func (x *StatsReply) GetIndexBacklog() int64 {
+	if x != nil {
+		return x.IndexBacklog
+	}
+	return 0
+}
+
+func (x *StatsReply) GetOverBacklog() bool {
+	if x != nil {
+		return x.OverBacklog
+	}
+	return false
 }
 
 type HashRequest struct {
@@ -1288,11 +1324,13 @@ func (x *JoinReply) GetClusterId() string {
 
 // MemberRequest changes the membership through the leader.
 type MemberRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Op            MemberRequest_Op       `protobuf:"varint,1,opt,name=op,proto3,enum=akidb.node.v1.MemberRequest_Op" json:"op,omitempty"`
-	NodeId        string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	RaftAddr      string                 `protobuf:"bytes,3,opt,name=raft_addr,json=raftAddr,proto3" json:"raft_addr,omitempty"`
-	Voter         bool                   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Op       MemberRequest_Op       `protobuf:"varint,1,opt,name=op,proto3,enum=akidb.node.v1.MemberRequest_Op" json:"op,omitempty"`
+	NodeId   string                 `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	RaftAddr string                 `protobuf:"bytes,3,opt,name=raft_addr,json=raftAddr,proto3" json:"raft_addr,omitempty"`
+	Voter    bool                   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	// Change the members even if those left may be no majority.
+	Force         bool `protobuf:"varint,5,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1355,6 +1393,13 @@ func (x *MemberRequest) GetVoter() bool {
 	return false
 }
 
+func (x *MemberRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type MemberReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1393,12 +1438,14 @@ func (*MemberReply) Descriptor() ([]byte, []int) {
 
 // ErrorReply is an error with its class kept.
 type ErrorReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Code          ErrorReply_Code        `protobuf:"varint,1,opt,name=code,proto3,enum=akidb.node.v1.ErrorReply_Code" json:"code,omitempty"`
-	Message       string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
-	Leader        *NodeInfo              `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
-	Budget        string                 `protobuf:"bytes,4,opt,name=budget,proto3" json:"budget,omitempty"`
-	RetryAfterMs  int64                  `protobuf:"varint,5,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Code         ErrorReply_Code        `protobuf:"varint,1,opt,name=code,proto3,enum=akidb.node.v1.ErrorReply_Code" json:"code,omitempty"`
+	Message      string                 `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	Leader       *NodeInfo              `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	Budget       string                 `protobuf:"bytes,4,opt,name=budget,proto3" json:"budget,omitempty"`
+	RetryAfterMs int64                  `protobuf:"varint,5,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
+	// The node whose budget it is; empty if it is the leader's.
+	BudgetNodeId  string `protobuf:"bytes,6,opt,name=budget_node_id,json=budgetNodeId,proto3" json:"budget_node_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1466,6 +1513,13 @@ func (x *ErrorReply) GetRetryAfterMs() int64 {
 		return x.RetryAfterMs
 	}
 	return 0
+}
+
+func (x *ErrorReply) GetBudgetNodeId() string {
+	if x != nil {
+		return x.BudgetNodeId
+	}
+	return ""
 }
 
 // Manifest lists the files of an exported state; it is the whole content of
@@ -1724,7 +1778,7 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\vTermRequest\"\x1f\n" +
 	"\tTermReply\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\"\x0e\n" +
-	"\fStatsRequest\"\x87\x03\n" +
+	"\fStatsRequest\"\x93\x04\n" +
 	"\n" +
 	"StatsReply\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1b\n" +
@@ -1741,7 +1795,12 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\blow_disk\x18\n" +
 	" \x01(\bR\alowDisk\x12\x1a\n" +
 	"\bdiverged\x18\v \x01(\tR\bdiverged\x12\x18\n" +
-	"\acorrupt\x18\f \x01(\tR\acorrupt\"*\n" +
+	"\acorrupt\x18\f \x01(\tR\acorrupt\x12!\n" +
+	"\fmemory_bytes\x18\r \x01(\x03R\vmemoryBytes\x12\x1f\n" +
+	"\vover_memory\x18\x0e \x01(\bR\n" +
+	"overMemory\x12#\n" +
+	"\rindex_backlog\x18\x0f \x01(\x03R\findexBacklog\x12!\n" +
+	"\fover_backlog\x18\x10 \x01(\bR\voverBacklog\"*\n" +
 	"\vHashRequest\x12\x1b\n" +
 	"\tlog_index\x18\x01 \x01(\x04R\blogIndex\"\x9d\x01\n" +
 	"\tHashReply\x12#\n" +
@@ -1762,12 +1821,13 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\x05empty\x18\x03 \x01(\bR\x05empty\"*\n" +
 	"\tJoinReply\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x01 \x01(\tR\tclusterId\"\xe2\x01\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\"\xf8\x01\n" +
 	"\rMemberRequest\x12/\n" +
 	"\x02op\x18\x01 \x01(\x0e2\x1f.akidb.node.v1.MemberRequest.OpR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x03 \x01(\tR\braftAddr\x12\x14\n" +
-	"\x05voter\x18\x04 \x01(\bR\x05voter\"T\n" +
+	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x14\n" +
+	"\x05force\x18\x05 \x01(\bR\x05force\"T\n" +
 	"\x02Op\x12\x12\n" +
 	"\x0eOP_UNSPECIFIED\x10\x00\x12\n" +
 	"\n" +
@@ -1776,14 +1836,15 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"OP_PROMOTE\x10\x03\x12\x0f\n" +
 	"\vOP_TRANSFER\x10\x04\"\r\n" +
-	"\vMemberReply\"\xc8\x03\n" +
+	"\vMemberReply\"\x86\x04\n" +
 	"\n" +
 	"ErrorReply\x122\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1e.akidb.node.v1.ErrorReply.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12/\n" +
 	"\x06leader\x18\x03 \x01(\v2\x17.akidb.node.v1.NodeInfoR\x06leader\x12\x16\n" +
 	"\x06budget\x18\x04 \x01(\tR\x06budget\x12$\n" +
-	"\x0eretry_after_ms\x18\x05 \x01(\x03R\fretryAfterMs\"\xfc\x01\n" +
+	"\x0eretry_after_ms\x18\x05 \x01(\x03R\fretryAfterMs\x12$\n" +
+	"\x0ebudget_node_id\x18\x06 \x01(\tR\fbudgetNodeId\"\x94\x02\n" +
 	"\x04Code\x12\x14\n" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fCODE_NOT_LEADER\x10\x01\x12\x12\n" +
@@ -1797,7 +1858,8 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\x0fCODE_NOT_MEMBER\x10\t\x12\x16\n" +
 	"\x12CODE_WRONG_CLUSTER\x10\n" +
 	"\x12\x10\n" +
-	"\fCODE_INVALID\x10\v\"\xb0\x01\n" +
+	"\fCODE_INVALID\x10\v\x12\x16\n" +
+	"\x12CODE_UNSAFE_CHANGE\x10\f\"\xb0\x01\n" +
 	"\bManifest\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12\x1b\n" +

@@ -365,7 +365,7 @@ func (x *CollectionGraph) GetTotal() uint64 {
 
 type Alarm struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "NOSPACE", "CORRUPT", "DIVERGED", "LAG" or "CLOCK".
+	// "NOSPACE", "MEMORY", "BACKLOG", "CORRUPT", "DIVERGED", "LAG" or "CLOCK".
 	Kind          string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	NodeId        string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	Message       string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
@@ -761,8 +761,13 @@ type AddMemberRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	NodeId   string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	RaftAddr string                 `protobuf:"bytes,2,opt,name=raft_addr,json=raftAddr,proto3" json:"raft_addr,omitempty"`
-	// Vote at once instead of being promoted by autopilot.
-	Voter         bool `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	// Wait until the node answers and has caught up and let it vote, instead of
+	// leaving that to autopilot. If it takes longer than the request has time, the
+	// node stays a non-voter and the answer is FAILED_PRECONDITION.
+	Voter bool `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	// With voter: vote at once, whether or not anybody answers at that address. It
+	// may cost the cluster its majority.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -818,6 +823,13 @@ func (x *AddMemberRequest) GetVoter() bool {
 	return false
 }
 
+func (x *AddMemberRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type AddMemberResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -855,8 +867,10 @@ func (*AddMemberResponse) Descriptor() ([]byte, []int) {
 }
 
 type RemoveMemberRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Remove it even if that costs the cluster its majority.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -898,6 +912,13 @@ func (x *RemoveMemberRequest) GetNodeId() string {
 	return ""
 }
 
+func (x *RemoveMemberRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
 type RemoveMemberResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -935,8 +956,10 @@ func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
 }
 
 type PromoteMemberRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	NodeId string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Let it vote even if it does not answer.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -976,6 +999,13 @@ func (x *PromoteMemberRequest) GetNodeId() string {
 		return x.NodeId
 	}
 	return ""
+}
+
+func (x *PromoteMemberRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type PromoteMemberResponse struct {
@@ -1602,17 +1632,20 @@ const file_akidb_cluster_v1_cluster_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\tgrpc_addr\x18\x02 \x01(\tR\bgrpcAddr\x12\x1b\n" +
 	"\trest_addr\x18\x03 \x01(\tR\brestAddr\x12\x12\n" +
-	"\x04term\x18\x04 \x01(\x04R\x04term\"^\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\"t\n" +
 	"\x10AddMemberRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x14\n" +
-	"\x05voter\x18\x03 \x01(\bR\x05voter\"\x13\n" +
-	"\x11AddMemberResponse\".\n" +
+	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05force\"\x13\n" +
+	"\x11AddMemberResponse\"D\n" +
 	"\x13RemoveMemberRequest\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\x16\n" +
-	"\x14RemoveMemberResponse\"/\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x16\n" +
+	"\x14RemoveMemberResponse\"E\n" +
 	"\x14PromoteMemberRequest\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x17\n" +
 	"\x15PromoteMemberResponse\"0\n" +
 	"\x15TransferLeaderRequest\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"5\n" +

@@ -48,11 +48,14 @@ type ClusterServiceClient interface {
 	Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersResponse, error)
 	// Leader names the leader; UNAVAILABLE while there is none.
 	Leader(ctx context.Context, in *LeaderRequest, opts ...grpc.CallOption) (*LeaderResponse, error)
-	// AddMember adds a node as a non-voter; autopilot promotes it.
+	// AddMember adds a node as a non-voter; autopilot promotes it. To name a
+	// member again at its address changes nothing.
 	AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*AddMemberResponse, error)
-	// RemoveMember takes a member out of the Raft configuration.
+	// RemoveMember takes a member out of the Raft configuration. FAILED_PRECONDITION
+	// if those left that answer would be no majority of the voters left.
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
-	// PromoteMember makes a non-voter a voter.
+	// PromoteMember makes a non-voter a voter, once it answers and has caught up;
+	// FAILED_PRECONDITION if it does not in the time the request has.
 	PromoteMember(ctx context.Context, in *PromoteMemberRequest, opts ...grpc.CallOption) (*PromoteMemberResponse, error)
 	// TransferLeader hands leadership to a voter (any up-to-date one if empty).
 	TransferLeader(ctx context.Context, in *TransferLeaderRequest, opts ...grpc.CallOption) (*TransferLeaderResponse, error)
@@ -196,11 +199,14 @@ type ClusterServiceServer interface {
 	Members(context.Context, *MembersRequest) (*MembersResponse, error)
 	// Leader names the leader; UNAVAILABLE while there is none.
 	Leader(context.Context, *LeaderRequest) (*LeaderResponse, error)
-	// AddMember adds a node as a non-voter; autopilot promotes it.
+	// AddMember adds a node as a non-voter; autopilot promotes it. To name a
+	// member again at its address changes nothing.
 	AddMember(context.Context, *AddMemberRequest) (*AddMemberResponse, error)
-	// RemoveMember takes a member out of the Raft configuration.
+	// RemoveMember takes a member out of the Raft configuration. FAILED_PRECONDITION
+	// if those left that answer would be no majority of the voters left.
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
-	// PromoteMember makes a non-voter a voter.
+	// PromoteMember makes a non-voter a voter, once it answers and has caught up;
+	// FAILED_PRECONDITION if it does not in the time the request has.
 	PromoteMember(context.Context, *PromoteMemberRequest) (*PromoteMemberResponse, error)
 	// TransferLeader hands leadership to a voter (any up-to-date one if empty).
 	TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error)
