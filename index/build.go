@@ -97,6 +97,7 @@ func (b *builder) step() bool {
 	if g.batchEnd(to) > g.total.Load() {
 		b.refresh(to) // otherwise when there is time
 	}
+	g.marks.add(to, *g.graphHash.Load())
 	g.graphed.Store(to)
 	b.raiseEntry(from, to)
 	if g.disk != nil {

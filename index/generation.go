@@ -40,6 +40,7 @@ type generation struct {
 	// radius is the largest squared norm of the vertices below graphed, as bits.
 	radius    atomic.Uint32
 	graphHash atomic.Pointer[digest]
+	marks     markRing
 	// plain: codes do not tell these vectors apart, so the graph is built and
 	// walked on the vectors. poor: that was found out when there was a graph
 	// already (the builder's).

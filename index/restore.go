@@ -211,6 +211,7 @@ func (b *builder) restore(c *checkpoint, e *earlyCodes) error {
 	g.vectorsHash = vectors
 	g.radius.Store(c.Radius)
 	g.graphHash.Store(&hash)
+	g.marks.add(n, hash)
 	g.graphed.Store(n)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 	"github.com/akidb/akidb/raftfsm"
 )
 
@@ -113,7 +114,7 @@ func (n *Node) outvoted(ctx context.Context, f facts) bool {
 			continue
 		}
 		wg.Go(func() {
-			r, err := n.hashOf(ctx, string(s.ID), n.g.addrOf(s), f.applied)
+			r, err := n.hashOf(ctx, string(s.ID), n.g.addrOf(s), &nodev1.HashRequest{LogIndex: f.applied})
 			if err != nil || len(r.StateHash) != len(raftfsm.StateHash{}) || n.g.ad.wait(ctx, r.AppliedIndex) != nil {
 				return
 			}

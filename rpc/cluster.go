@@ -176,23 +176,30 @@ func (c *cluster) Verify(ctx context.Context, _ *clusterv1.VerifyRequest) (*clus
 	if err != nil {
 		return nil, err
 	}
-	out := &clusterv1.VerifyResponse{Equal: true}
-	var first *node.MemberHash
+	return verifyResponse(hashes), nil
+}
+
+func verifyResponse(hashes []node.MemberHash) *clusterv1.VerifyResponse {
+	out := &clusterv1.VerifyResponse{}
+	answered, contradicted := false, false
 	for i := range hashes {
 		h := &hashes[i]
-		out.Members = append(out.Members, &clusterv1.MemberHash{
-			NodeId: h.NodeID, AppliedIndex: h.AppliedIndex, StateHash: h.StateHash, GraphHash: h.GraphHash, Error: h.Err,
-		})
-		switch {
-		case h.Err != "": // says nothing about its state
-		case first == nil:
-			first, out.AppliedIndex = h, h.AppliedIndex
-		case h.StateHash != first.StateHash || h.GraphHash != first.GraphHash || h.AppliedIndex != first.AppliedIndex:
-			out.Equal = false
+		m := &clusterv1.MemberHash{NodeId: h.NodeID, AppliedIndex: h.AppliedIndex, StateHash: h.StateHash, GraphHash: h.GraphHash,
+			Error: h.Err, Fenced: h.Fenced, Differs: h.Differs}
+		for _, g := range h.Building {
+			m.Building = append(m.Building, &clusterv1.CollectionGraph{CollectionId: g.CollectionID, Name: g.Name, Graphed: g.Graphed, Total: g.Total})
 		}
+		out.Members = append(out.Members, m)
+		if h.Err != "" {
+			continue // says nothing about its state
+		}
+		answered = true
+		contradicted = contradicted || len(h.Differs) > 0 || h.Fenced != ""
+		out.Building = out.Building || len(h.Building) > 0
+		out.AppliedIndex = max(out.AppliedIndex, h.AppliedIndex)
 	}
-	out.Equal = out.Equal && first != nil
-	return out, nil
+	out.Equal = answered && !contradicted
+	return out
 }
 
 // Snapshot implements clusterv1.ClusterServiceServer.

@@ -216,3 +216,23 @@ func TestServesOverTLS(t *testing.T) {
 		t.Errorf("REST: interceptor saw %q, want %q", got, want)
 	}
 }
+
+func TestVerifyResponse(t *testing.T) {
+	for _, tc := range []struct {
+		name            string
+		members         []node.MemberHash
+		equal, building bool
+	}{
+		{"nobody", nil, false, false},
+		{"nobody answered", []node.MemberHash{{Err: "silent"}}, false, false},
+		{"all agree", []node.MemberHash{{}, {}}, true, false},
+		{"one is silent", []node.MemberHash{{}, {Err: "silent"}}, true, false},
+		{"a graph is not complete", []node.MemberHash{{}, {Building: []node.GraphProgress{{Name: "c", Graphed: 64, Total: 200}}}}, true, true},
+		{"a state differs", []node.MemberHash{{}, {Differs: []string{"state"}}}, false, false},
+		{"equal again, but out of service", []node.MemberHash{{}, {Fenced: "diverged"}}, false, false},
+	} {
+		if out := verifyResponse(tc.members); out.Equal != tc.equal || out.Building != tc.building || len(out.Members) != len(tc.members) {
+			t.Errorf("%s: %v", tc.name, out)
+		}
+	}
+}

@@ -56,7 +56,8 @@ type ClusterServiceClient interface {
 	PromoteMember(ctx context.Context, in *PromoteMemberRequest, opts ...grpc.CallOption) (*PromoteMemberResponse, error)
 	// TransferLeader hands leadership to a voter (any up-to-date one if empty).
 	TransferLeader(ctx context.Context, in *TransferLeaderRequest, opts ...grpc.CallOption) (*TransferLeaderResponse, error)
-	// Verify compares state and graph hashes of all members at one applied index.
+	// Verify compares state hashes of all members at one applied index, and their
+	// graphs where all have built them, without holding writes back.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
 	// Snapshot makes the answering node take a Raft snapshot now.
 	Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (*SnapshotResponse, error)
@@ -204,7 +205,8 @@ type ClusterServiceServer interface {
 	PromoteMember(context.Context, *PromoteMemberRequest) (*PromoteMemberResponse, error)
 	// TransferLeader hands leadership to a voter (any up-to-date one if empty).
 	TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error)
-	// Verify compares state and graph hashes of all members at one applied index.
+	// Verify compares state hashes of all members at one applied index, and their
+	// graphs where all have built them, without holding writes back.
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
 	// Snapshot makes the answering node take a Raft snapshot now.
 	Snapshot(context.Context, *SnapshotRequest) (*SnapshotResponse, error)
