@@ -285,3 +285,15 @@ func TestVerifyHoldsNothingBack(t *testing.T) {
 		}
 	}
 }
+
+// What a read returns that a closing node refuses names the cause, and there is one.
+func TestReadOfAClosingNodeNamesItsCause(t *testing.T) {
+	c := startCluster(t, 1, nil)
+	n := c.leader()
+	reads := newReadBarrier(n.g)
+	reads.local.wg = new(crew)
+	reads.local.wg.Wait() // as of a node that closes: it takes no more work
+	if err := reads.linearizable(c.ctx()); !errors.Is(err, ErrClosed) || strings.Contains(err.Error(), "%!") {
+		t.Fatalf("got %v", err)
+	}
+}
