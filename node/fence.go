@@ -69,6 +69,10 @@ func (n *Node) fenced() error {
 	return nil
 }
 
+// Alarms lists the alarms of the state as it is applied here, also while this
+// replica is fenced.
+func (n *Node) Alarms() []raftfsm.Alarm { return n.g.m.Facts().alarms }
+
 // fencePoll is how soon a divergence is recorded, handOnPause how long a fenced
 // leader waits before it tries once more to be none.
 const (

@@ -134,6 +134,9 @@ func newClusterMembers(conn *connection, asJSON *bool) *cobra.Command {
 				if *asJSON {
 					return printJSON(cmd.OutOrStdout(), out)
 				}
+				if out.Stale {
+					fmt.Fprintf(cmd.ErrOrStderr(), "akidb: %s knows no leader or is no member: what follows may be out of date\n", out.ServedBy)
+				}
 				tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 				fmt.Fprintln(tw, "NODE\tROLE\tHEALTH\tRAFT\tGRPC\tREST\tAPPLIED\tVERSION\tZONE")
 				for _, m := range out.Members {

@@ -477,9 +477,12 @@ func (*MembersRequest) Descriptor() ([]byte, []int) {
 }
 
 type MembersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Members       []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
-	ServedBy      string                 `protobuf:"bytes,2,opt,name=served_by,json=servedBy,proto3" json:"served_by,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Members  []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	ServedBy string                 `protobuf:"bytes,2,opt,name=served_by,json=servedBy,proto3" json:"served_by,omitempty"`
+	// The node that answers knows no leader, or is no member itself: the list may
+	// be out of date. Ask another node.
+	Stale         bool `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -526,6 +529,13 @@ func (x *MembersResponse) GetServedBy() string {
 		return x.ServedBy
 	}
 	return ""
+}
+
+func (x *MembersResponse) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
 }
 
 type Member struct {
@@ -1617,10 +1627,11 @@ const file_akidb_cluster_v1_cluster_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12!\n" +
 	"\fraised_index\x18\x04 \x01(\x04R\vraisedIndex\x12\x1b\n" +
 	"\traised_at\x18\x05 \x01(\tR\braisedAt\"\x10\n" +
-	"\x0eMembersRequest\"b\n" +
+	"\x0eMembersRequest\"x\n" +
 	"\x0fMembersResponse\x122\n" +
 	"\amembers\x18\x01 \x03(\v2\x18.akidb.cluster.v1.MemberR\amembers\x12\x1b\n" +
-	"\tserved_by\x18\x02 \x01(\tR\bservedBy\"\xb9\x02\n" +
+	"\tserved_by\x18\x02 \x01(\tR\bservedBy\x12\x14\n" +
+	"\x05stale\x18\x03 \x01(\bR\x05stale\"\xb9\x02\n" +
 	"\x06Member\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x1b\n" +

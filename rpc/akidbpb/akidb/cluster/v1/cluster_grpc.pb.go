@@ -44,7 +44,8 @@ const (
 type ClusterServiceClient interface {
 	// Status describes the node that answers. It works without a leader.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
-	// Members lists the members with what the answering node knows of them.
+	// Members lists the members with what the answering node knows of them. It
+	// works without a leader, but says so.
 	Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersResponse, error)
 	// Leader names the leader; UNAVAILABLE while there is none.
 	Leader(ctx context.Context, in *LeaderRequest, opts ...grpc.CallOption) (*LeaderResponse, error)
@@ -193,7 +194,8 @@ func (c *clusterServiceClient) ClearAlarm(ctx context.Context, in *ClearAlarmReq
 type ClusterServiceServer interface {
 	// Status describes the node that answers. It works without a leader.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
-	// Members lists the members with what the answering node knows of them.
+	// Members lists the members with what the answering node knows of them. It
+	// works without a leader, but says so.
 	Members(context.Context, *MembersRequest) (*MembersResponse, error)
 	// Leader names the leader; UNAVAILABLE while there is none.
 	Leader(context.Context, *LeaderRequest) (*LeaderResponse, error)
