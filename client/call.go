@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 )
 
@@ -23,13 +26,25 @@ const (
 	read    kind = iota // any replica; always safe to try again
 	write               // leader; safe to try again with its request id
 	operate             // leader; has no request id: only if it was not applied
+	settle              // leader; has the same outcome however often it is done
+	inspect             // leader; changes nothing
 )
+
+// changes is false if the method only looks.
+func (k kind) changes() bool { return k != read && k != inspect }
+
+// slow is true for what may take long on the server.
+func (k kind) slow() bool { return k == operate || k == settle || k == inspect }
 
 // method is one unary rpc.
 type method struct {
 	name string // full, "/package.Service/Method"
 	kind kind
 }
+
+// ofCluster is true for the operations API: rare calls, often the first and only
+// one of a client that knows no node yet.
+func (m method) ofCluster() bool { return strings.HasPrefix(m.name, "/akidb.cluster.") }
 
 func (m method) short() string { return m.name[strings.LastIndexByte(m.name, '/')+1:] }
 
@@ -69,6 +84,9 @@ func do[T any, P message[T]](ctx context.Context, k *core, m method, req proto.M
 	}
 	if err := c.waitResolved(ctx); err != nil {
 		return nil, err
+	}
+	if m.ofCluster() {
+		k.awaitReady(ctx)
 	}
 	for {
 		e := k.pick(m.kind != read, c.not)
@@ -117,31 +135,71 @@ func (c *call) waitResolved(ctx context.Context) error {
 	}
 }
 
-// attempt sends the request once. sent is false if it certainly never left.
+// attempt sends the request once. sent is false if it certainly never left. It is
+// given up before its time if its endpoint turns out to be silent, or no longer to
+// lead, and the request may be sent again.
 func (c *call) attempt(ctx context.Context, e *endpoint, out proto.Message) (sent bool, err error) {
 	ctx, cancel := context.WithDeadline(ctx, c.attemptDeadline())
 	defer cancel()
 	e.inflight.Add(1)
 	defer e.inflight.Add(-1)
-	if c.m.kind == read {
-		return true, e.conn().Invoke(ctx, c.m.name, c.req, out)
+	var lost atomic.Bool
+	if c.abandons() {
+		gone := e.gone.Load()
+		defer context.AfterFunc(gone.ctx, func() {
+			lost.Store(true)
+			cancel()
+		})()
 	}
+	if c.m.kind == read {
+		err = e.conn().Invoke(ctx, c.m.name, c.req, out)
+		return true, givenUp(err, &lost)
+	}
+	defer time.AfterFunc(slowAttempt, c.k.checkAll).Stop()
 	var p peer.Peer // set once a connection carries the request
-	err = e.conn().Invoke(ctx, c.m.name, c.req, out, grpc.Peer(&p))
-	return p.Addr != nil, err
+	var trailer metadata.MD
+	err = e.conn().Invoke(ctx, c.m.name, c.req, out, grpc.Peer(&p), grpc.Trailer(&trailer))
+	c.k.noteTrailer(e, trailer)
+	return p.Addr != nil, givenUp(err, &lost)
+}
+
+// abandons is true if an attempt may be given up for another one. The first few
+// only: a node that is merely slow must get its time in the end.
+func (c *call) abandons() bool {
+	switch c.m.kind {
+	case write:
+		if c.requestID == "" {
+			return false
+		}
+	case operate:
+		return false
+	}
+	return c.attempts <= maxAbandoned && len(c.k.set.Load().list) > 1
+}
+
+// givenUp is what the caller of an attempt sees that ended because of lost.
+func givenUp(err error, lost *atomic.Bool) error {
+	if err == nil || !lost.Load() {
+		return err
+	}
+	return status.Error(codes.Unavailable, "given up: the node does not answer, or no longer leads")
 }
 
 // attemptDeadline gives every attempt more time than the one before, so that a
-// slow answer comes through in the end, and a silent node is left soon.
+// slow answer comes through in the end, and a silent node is left soon. Operations
+// of the cluster get a share of what is left, since some of them take long.
 func (c *call) attemptDeadline() time.Time {
 	if c.k.cfg.Pin && c.k.cfg.MaxAttempts == 1 {
 		return c.deadline
 	}
 	d := c.k.cfg.AttemptTimeout
-	if c.m.kind != read {
+	if c.m.kind.changes() {
 		d += time.Duration(proto.Size(c.req)) * perMiB >> 20
 	}
 	d <<= min(c.attempts-1, maxAttemptDoubles)
+	if c.m.kind.slow() {
+		d = max(d, time.Until(c.deadline)/clusterShare)
+	}
 	if t := time.Now().Add(d); t.Before(c.deadline) {
 		return t
 	}
@@ -152,7 +210,7 @@ func (c *call) attemptDeadline() time.Time {
 // or what the caller gets.
 func (c *call) next(ctx context.Context, e *endpoint, err error, sent bool) error {
 	v := judge(err, sent)
-	if c.m.kind == read && v.class == Unknown {
+	if !c.m.kind.changes() && v.class == Unknown {
 		v.class = NotApplied // a read changes nothing
 	}
 	c.maybe = c.maybe || v.class == Unknown
@@ -206,9 +264,7 @@ func (c *call) learn(e *endpoint, v *verdict) {
 				c.not = without(c.not, l)
 			}
 		}
-		for _, e := range k.set.Load().list {
-			e.check()
-		}
+		k.checkAll()
 	}
 	if !v.moveOn {
 		return
@@ -239,7 +295,7 @@ func (c *call) again(v *verdict) bool {
 		}
 	}
 	switch c.m.kind {
-	case read:
+	case read, inspect, settle:
 		return true
 	case write:
 		return v.class == NotApplied || c.requestID != ""

@@ -142,19 +142,144 @@ func TestEveryErrorOfARead(t *testing.T) {
 	}
 }
 
-// An operation of the cluster has no request id: it is not sent again once it
-// may have been applied.
-func TestOperationsAreNotRepeatedWhenUnknown(t *testing.T) {
-	fc := newFakeCluster(t, 3)
-	c := fc.open(t, nil)
-	fc.nodes[0].inject(fault{err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")})
-	if _, err := c.AddMember(t.Context(), &clusterv1.AddMemberRequest{NodeId: "x"}); !IsUnknown(err) {
-		t.Fatalf("got %v", err)
+// An operation of the cluster has no request id: it is sent again once it may have
+// been applied only if that changes nothing more.
+func TestOperationsWhenUnknown(t *testing.T) {
+	unknown := fault{err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}
+	noLeader := fault{err: refusal(codes.Unavailable, "NO_LEADER")}
+	for _, tc := range []struct {
+		name    string
+		repeats bool
+		call    func(context.Context, *Client) error
+	}{
+		{"add", true, func(ctx context.Context, c *Client) error {
+			_, err := c.AddMember(ctx, &clusterv1.AddMemberRequest{NodeId: "x"})
+			return err
+		}},
+		{"transfer to a node", true, func(ctx context.Context, c *Client) error {
+			_, err := c.TransferLeader(ctx, &clusterv1.TransferLeaderRequest{NodeId: "x"})
+			return err
+		}},
+		{"transfer to anybody", false, func(ctx context.Context, c *Client) error {
+			_, err := c.TransferLeader(ctx, &clusterv1.TransferLeaderRequest{})
+			return err
+		}},
+		{"verify", true, func(ctx context.Context, c *Client) error {
+			_, err := c.Verify(ctx)
+			return err
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			fc := newFakeCluster(t, 3)
+			c := fc.open(t, nil)
+			fc.nodes[0].inject(unknown)
+			if err := tc.call(t.Context(), c); (err == nil) != tc.repeats || err != nil && !IsUnknown(err) {
+				t.Fatalf("outcome unknown: %v", err)
+			}
+			fc.nodes[0].inject(noLeader)
+			if err := tc.call(t.Context(), c); err != nil {
+				t.Fatalf("not applied: %v", err)
+			}
+		})
 	}
-	fc.nodes[0].inject(fault{err: refusal(codes.Unavailable, "NO_LEADER")})
-	if _, err := c.AddMember(t.Context(), &clusterv1.AddMemberRequest{NodeId: "x"}); err != nil {
+}
+
+// The first call of a new client finds the one node that can answer it.
+func TestFirstOperationGoesToANodeThatIsReady(t *testing.T) {
+	fc := newFakeCluster(t, 3)
+	fc.setLeader(-1)
+	for _, n := range []*fakeNode{fc.nodes[1], fc.nodes[2]} {
+		n.notReady = true
+		n.inject(fault{hang: true})
+	}
+	cfg := fc.config()
+	cfg.MaxAttempts = 1
+	c, err := Open(cfg)
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer c.Close()
+	if _, err := c.Verify(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A node that may be out of date does not tell who the members are if another one
+// can; if none can, it does.
+func TestMembersAreNotStaleIfOthersKnow(t *testing.T) {
+	fc := newFakeCluster(t, 3)
+	c := fc.open(t, nil)
+	fc.nodes[0].stale, fc.nodes[1].stale = true, true
+	for range 6 {
+		out, err := c.Members(t.Context())
+		if err != nil || out.Stale || out.ServedBy != "n2" {
+			t.Fatalf("%v, %v", out, err)
+		}
+	}
+	fc.nodes[2].mu.Lock()
+	fc.nodes[2].stale = true
+	fc.nodes[2].mu.Unlock()
+	if out, err := c.Members(t.Context()); err != nil || !out.Stale {
+		t.Fatalf("%v, %v", out, err)
+	}
+}
+
+// A call whose node turns out to be paused, or to lead no longer, does not wait
+// for the end of its attempt.
+func TestAttemptsAtALostLeaderAreGivenUp(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		lose func(*fakeCluster)
+	}{
+		{"silent", func(fc *fakeCluster) {
+			fc.nodes[0].mu.Lock()
+			defer fc.nodes[0].mu.Unlock()
+			fc.nodes[0].silent = true
+		}},
+		{"followed by another", func(fc *fakeCluster) { fc.setLeader(1) }},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			fc := newFakeCluster(t, 3)
+			c := fc.open(t, func(cfg *Config) { cfg.AttemptTimeout, cfg.Timeout = time.Hour, time.Hour })
+			fc.nodes[0].inject(fault{hang: true, apply: true})
+			type answer struct {
+				out *collectionv1.UpsertResponse
+				err error
+			}
+			done := make(chan answer, 1)
+			go func() {
+				out, err := c.Upsert(t.Context(), upsert("d"))
+				done <- answer{out, err}
+			}()
+			waitFor(t, func() bool { return fc.nodes[0].count() == 1 })
+			tc.lose(fc)
+			if a := <-done; a.err != nil || a.out.ServedBy == "n0" || fc.writes["d"] != 1 {
+				t.Fatalf("%v, %v, written %d times", a.out, a.err, fc.writes["d"])
+			}
+		})
+	}
+}
+
+// A write that was forwarded tells where the next one should go.
+func TestTrailersNameTheLeader(t *testing.T) {
+	fc := newFakeCluster(t, 3)
+	fc.setLeader(-1)
+	c := fc.open(t, nil)
+	for _, n := range fc.nodes {
+		n.mu.Lock()
+		n.leads = "n2"
+		n.mu.Unlock()
+	}
+	waitFor(t, func() bool { // a health check may find no leader in between
+		if _, err := c.Upsert(t.Context(), upsert("a")); err != nil {
+			t.Fatal(err)
+		}
+		out, err := c.Upsert(t.Context(), upsert("b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out.ServedBy == "n2" && c.Endpoints()[2].Leader
+	})
 }
 
 func TestCallEndsWithItsContext(t *testing.T) {

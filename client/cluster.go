@@ -4,6 +4,7 @@ package client
 
 import (
 	"context"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 
@@ -73,9 +74,36 @@ func (e errUnknownEndpoint) Error() string {
 	return "endpoint " + string(e) + " is none of the client's"
 }
 
-// Members lists the members of the cluster as one replica knows them.
+// Members lists the members of the cluster as one replica knows them. If that one
+// may be out of date (it was removed, or knows no leader), the others are asked.
 func (c *Client) Members(ctx context.Context) (*clusterv1.MembersResponse, error) {
-	return do[clusterv1.MembersResponse](ctx, c.core, method{clusterv1.ClusterService_Members_FullMethodName, read}, &clusterv1.MembersRequest{}, "")
+	m := method{clusterv1.ClusterService_Members_FullMethodName, read}
+	out, err := do[clusterv1.MembersResponse](ctx, c.core, m, &clusterv1.MembersRequest{}, "")
+	if err != nil || !out.GetStale() || c.core.cfg.Pin {
+		return out, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.core.cfg.AttemptTimeout)
+	defer cancel()
+	list := c.core.set.Load().list
+	answers := make(chan *clusterv1.MembersResponse, len(list))
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel() // before the wait
+	for _, e := range list {
+		asking.Go(func() {
+			r, err := askOne[clusterv1.MembersResponse](ctx, c, e.addr, m, &clusterv1.MembersRequest{})
+			if err != nil {
+				r = nil
+			}
+			answers <- r
+		})
+	}
+	for range list {
+		if r := <-answers; r != nil && !r.GetStale() {
+			return r, nil
+		}
+	}
+	return out, nil
 }
 
 // Leader names the leader; it waits for one until the call's deadline.
@@ -85,27 +113,31 @@ func (c *Client) Leader(ctx context.Context) (*clusterv1.LeaderResponse, error) 
 
 // AddMember adds a node to the cluster.
 func (c *Client) AddMember(ctx context.Context, r *clusterv1.AddMemberRequest) (*clusterv1.AddMemberResponse, error) {
-	return do[clusterv1.AddMemberResponse](ctx, c.core, method{clusterv1.ClusterService_AddMember_FullMethodName, operate}, r, "")
+	return do[clusterv1.AddMemberResponse](ctx, c.core, method{clusterv1.ClusterService_AddMember_FullMethodName, settle}, r, "")
 }
 
 // RemoveMember takes a node out of the cluster.
 func (c *Client) RemoveMember(ctx context.Context, r *clusterv1.RemoveMemberRequest) (*clusterv1.RemoveMemberResponse, error) {
-	return do[clusterv1.RemoveMemberResponse](ctx, c.core, method{clusterv1.ClusterService_RemoveMember_FullMethodName, operate}, r, "")
+	return do[clusterv1.RemoveMemberResponse](ctx, c.core, method{clusterv1.ClusterService_RemoveMember_FullMethodName, settle}, r, "")
 }
 
 // PromoteMember makes a non-voter a voter.
 func (c *Client) PromoteMember(ctx context.Context, r *clusterv1.PromoteMemberRequest) (*clusterv1.PromoteMemberResponse, error) {
-	return do[clusterv1.PromoteMemberResponse](ctx, c.core, method{clusterv1.ClusterService_PromoteMember_FullMethodName, operate}, r, "")
+	return do[clusterv1.PromoteMemberResponse](ctx, c.core, method{clusterv1.ClusterService_PromoteMember_FullMethodName, settle}, r, "")
 }
 
 // TransferLeader hands leadership to a voter.
 func (c *Client) TransferLeader(ctx context.Context, r *clusterv1.TransferLeaderRequest) (*clusterv1.TransferLeaderResponse, error) {
-	return do[clusterv1.TransferLeaderResponse](ctx, c.core, method{clusterv1.ClusterService_TransferLeader_FullMethodName, operate}, r, "")
+	k := settle
+	if r.GetNodeId() == "" {
+		k = operate // once more would be to somebody else
+	}
+	return do[clusterv1.TransferLeaderResponse](ctx, c.core, method{clusterv1.ClusterService_TransferLeader_FullMethodName, k}, r, "")
 }
 
 // Verify compares the hashes of all members at one applied index.
 func (c *Client) Verify(ctx context.Context) (*clusterv1.VerifyResponse, error) {
-	return do[clusterv1.VerifyResponse](ctx, c.core, method{clusterv1.ClusterService_Verify_FullMethodName, operate}, &clusterv1.VerifyRequest{}, "")
+	return do[clusterv1.VerifyResponse](ctx, c.core, method{clusterv1.ClusterService_Verify_FullMethodName, inspect}, &clusterv1.VerifyRequest{}, "")
 }
 
 // ListAlarms lists the replicated alarms.
@@ -115,5 +147,5 @@ func (c *Client) ListAlarms(ctx context.Context) (*clusterv1.ListAlarmsResponse,
 
 // ClearAlarm takes an alarm back after its cause is gone.
 func (c *Client) ClearAlarm(ctx context.Context, r *clusterv1.ClearAlarmRequest) (*clusterv1.ClearAlarmResponse, error) {
-	return do[clusterv1.ClearAlarmResponse](ctx, c.core, method{clusterv1.ClusterService_ClearAlarm_FullMethodName, operate}, r, "")
+	return do[clusterv1.ClearAlarmResponse](ctx, c.core, method{clusterv1.ClusterService_ClearAlarm_FullMethodName, settle}, r, "")
 }

@@ -19,7 +19,11 @@
 // to any healthy node otherwise: nodes forward. Reads go to a replica among the
 // nearest healthy ones, the one with the fewest calls under way. A replica is
 // healthy if its last health check (every second, and at once after a failure)
-// said that it is ready. If none is, all are tried.
+// said that it is ready. If none is, all are tried. The first operation of the
+// cluster waits a moment for a node that is known to be ready.
+//
+// An attempt is given up before its time when a health check of its node gets no
+// answer, or another node is found to lead instead, if the call may be repeated.
 //
 // # What happens on an error
 //
@@ -51,8 +55,10 @@
 // outcomes by it, so "retry, same id" applies it once. What a write returns in
 // the end is of class unknown if any of its attempts may have been applied and
 // the last did not settle it: IsUnknown tells, and Error.RequestID lets the
-// caller go on later with the same id. Operations of the cluster (AddMember and
-// so on) have no request id; they are tried again only when not applied.
+// caller go on later with the same id. Operations of the cluster have no request
+// id. Those that change nothing more when repeated (AddMember, RemoveMember,
+// PromoteMember, ClearAlarm, TransferLeader to a node) are tried again as a write
+// is; TransferLeader to any node, only when not applied.
 //
 // A read never changes anything, so its errors are never of class unknown.
 package client

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
@@ -32,10 +33,23 @@ type endpoint struct {
 	ready     atomic.Int32           // of the last health check: readyUnknown, readyYes, readyNo
 	downUntil atomic.Int64           // ns since core.epoch; passed over until then
 	nodeID    atomic.Pointer[string] // nil: not known yet
+	gone      atomic.Pointer[ending] // of the attempts under way
 
 	kick   chan struct{} // capacity 1: check now
 	cancel context.CancelFunc
 	done   chan struct{}
+}
+
+// ending ends the attempts that began under it.
+type ending struct {
+	ctx context.Context
+	end context.CancelFunc
+}
+
+// abandon ends the attempts under way that may be made elsewhere.
+func (e *endpoint) abandon() {
+	ctx, cancel := context.WithCancel(context.Background())
+	e.gone.Swap(&ending{ctx, cancel}).end()
 }
 
 const (
@@ -48,12 +62,15 @@ const (
 // health checks unless the client is pinned.
 func (k *core) newEndpoint(t target) (*endpoint, error) {
 	e := &endpoint{addr: t.addr, serverName: t.serverName, kick: make(chan struct{}, 1), done: make(chan struct{})}
+	begin, end := context.WithCancel(context.Background())
+	e.gone.Store(&ending{begin, end})
 	opts := k.dialOptions(t.serverName)
 	for range k.cfg.ConnsPerEndpoint {
 		// passthrough: the name is resolved at every dial, so a pod that
 		// returns with another address is found.
 		cc, err := grpc.NewClient("passthrough:///"+t.addr, opts...)
 		if err != nil {
+			end()
 			e.closeConns()
 			return nil, err
 		}
@@ -126,6 +143,7 @@ func (e *endpoint) conn() *grpc.ClientConn {
 func (e *endpoint) close() error {
 	e.cancel()
 	<-e.done
+	e.gone.Load().end()
 	return e.closeConns()
 }
 
@@ -144,6 +162,29 @@ func (e *endpoint) check() {
 	select {
 	case e.kick <- struct{}{}:
 	default:
+	}
+}
+
+// checkAll asks for a health check of every endpoint soon.
+func (k *core) checkAll() {
+	for _, e := range k.set.Load().list {
+		e.check()
+	}
+}
+
+// awaitReady waits a moment for a node that is known to be ready, so that the
+// first call does not go to one that is not.
+func (k *core) awaitReady(ctx context.Context) {
+	if k.cfg.Pin || len(k.set.Load().list) < 2 {
+		return
+	}
+	t := time.NewTimer(readyWait)
+	defer t.Stop()
+	select {
+	case <-k.someReady:
+	case <-t.C:
+	case <-ctx.Done():
+	case <-k.ctx.Done():
 	}
 }
 
@@ -193,6 +234,9 @@ func (k *core) probe(ctx context.Context, e *endpoint) {
 			e.ready.Store(readyNo)
 			k.leader.CompareAndSwap(e, nil)
 		}
+		if took >= probeTimeout {
+			e.abandon()
+		}
 		return
 	}
 	e.measured(took)
@@ -208,26 +252,70 @@ func (k *core) probe(ctx context.Context, e *endpoint) {
 		e.ready.Store(readyNo)
 	}
 	k.noteLeader(e, &st)
+	if st.GetReady() {
+		k.readyOnce.Do(func() { close(k.someReady) })
+	}
 }
 
-// noteLeader believes a leader's word about itself, and a follower's only
-// while no leader is known: a follower may be late.
+// noteLeader believes a leader's word about itself, and a follower's only while
+// no leader is known, or of a newer term: a follower may be late. What waits on a
+// leader that another one has followed is asked again elsewhere: it may be paused.
 func (k *core) noteLeader(e *endpoint, st *clusterv1.StatusResponse) {
 	switch {
 	case st.GetLeaderId() == "":
 		if st.GetState() != "leader" {
-			k.leader.CompareAndSwap(e, nil)
+			k.deposed(e)
 		}
 	case st.GetLeaderId() == st.GetNodeId():
 		if term := st.GetTerm(); term >= k.leaderTerm.Load() {
 			k.leaderTerm.Store(term)
-			k.leader.Store(e)
+			k.replaceLeader(e)
 		}
 	default:
-		k.leader.CompareAndSwap(e, nil)
-		if k.leader.Load() == nil && st.GetTerm() >= k.leaderTerm.Load() {
-			k.follow(leaderHint{nodeID: st.GetLeaderId()})
+		k.deposed(e)
+		term, known := st.GetTerm(), k.leaderTerm.Load()
+		l := k.find(leaderHint{nodeID: st.GetLeaderId()})
+		switch {
+		case l == nil:
+		case term > known:
+			k.leaderTerm.Store(term)
+			k.replaceLeader(l)
+		case term == known:
+			k.leader.CompareAndSwap(nil, l)
 		}
+	}
+}
+
+// deposed forgets a leader that says itself that it is none.
+func (k *core) deposed(e *endpoint) {
+	if k.leader.CompareAndSwap(e, nil) {
+		e.abandon()
+	}
+}
+
+func (k *core) replaceLeader(e *endpoint) {
+	if old := k.leader.Swap(e); old != nil && old != e {
+		old.abandon()
+	}
+}
+
+// noteTrailer reads who leads from the answer to a call that e served, as its
+// leader or by forwarding it.
+func (k *core) noteTrailer(e *endpoint, md metadata.MD) {
+	var h leaderHint
+	if v := md.Get(trailerLeaderID); len(v) > 0 {
+		h.nodeID = v[0]
+	}
+	if v := md.Get(trailerLeaderGRPC); len(v) > 0 {
+		h.addr = v[0]
+	}
+	l := k.find(h)
+	if l == nil {
+		return
+	}
+	// Another one known meanwhile may be newer than this answer.
+	if !k.leader.CompareAndSwap(nil, l) {
+		k.leader.CompareAndSwap(e, l)
 	}
 }
 
@@ -258,10 +346,12 @@ type core struct {
 	leaderTerm atomic.Uint64
 	rotate     atomic.Uint32
 
-	resolved chan struct{} // closed when the first endpoint set is there
-	wg       sync.WaitGroup
-	once     sync.Once
-	closeErr error
+	resolved  chan struct{} // closed when the first endpoint set is there
+	someReady chan struct{} // closed when a health check first found a node ready
+	readyOnce sync.Once
+	wg        sync.WaitGroup
+	once      sync.Once
+	closeErr  error
 
 	sleep  func(context.Context, time.Duration) error // replaced by tests
 	lookup func(ctx context.Context, host string) ([]string, error)
@@ -271,7 +361,7 @@ type core struct {
 func newCore(cfg Config) *core {
 	ctx, cancel := context.WithCancel(context.Background())
 	k := &core{cfg: cfg, ctx: ctx, cancel: cancel, epoch: time.Now(),
-		resolved: make(chan struct{}), sleep: sleepFor, lookup: net.DefaultResolver.LookupHost}
+		resolved: make(chan struct{}), someReady: make(chan struct{}), sleep: sleepFor, lookup: net.DefaultResolver.LookupHost}
 	k.set.Store(&endpointSet{})
 	return k
 }

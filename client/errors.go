@@ -52,6 +52,12 @@ const (
 	reasonPanic     = "PANIC"
 )
 
+// The trailers that name the leader.
+const (
+	trailerLeaderID   = "akidb-leader-id"
+	trailerLeaderGRPC = "akidb-leader-grpc"
+)
+
 // ErrClosed is returned by calls of a closed client.
 var ErrClosed = errors.New("client: closed")
 

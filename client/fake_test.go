@@ -60,6 +60,9 @@ type fakeNode struct {
 	faults   []fault    // of the next requests
 	random   func() *fault
 	notReady bool
+	silent   bool   // as a paused process: health checks get no answer
+	stale    bool   // it knows no leader
+	leads    string // who leads, in the trailers of writes
 	served   int
 	dials    int
 	keys     []string // authorization headers seen
@@ -239,6 +242,11 @@ func (n *fakeNode) serve(ctx context.Context, apply func()) error {
 
 func (n *fakeNode) write(ctx context.Context, requestID string, ids []string) (uint64, error) {
 	var at uint64
+	n.mu.Lock()
+	if n.leads != "" {
+		_ = grpc.SetTrailer(ctx, metadata.Pairs(trailerLeaderID, n.leads))
+	}
+	n.mu.Unlock()
 	err := n.serve(ctx, func() {
 		n.fc.mu.Lock()
 		defer n.fc.mu.Unlock()
@@ -302,10 +310,14 @@ func (n *fakeNode) Get(ctx context.Context, r *collectionv1.GetRequest) (*collec
 	return out, nil
 }
 
-func (n *fakeNode) Status(context.Context, *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
+func (n *fakeNode) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
 	n.mu.Lock()
-	notReady := n.notReady
+	notReady, silent := n.notReady, n.silent
 	n.mu.Unlock()
+	if silent {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	n.fc.mu.Lock()
 	defer n.fc.mu.Unlock()
 	st := &clusterv1.StatusResponse{NodeId: n.id, Ready: !notReady, Term: n.fc.index, State: "follower"}
@@ -320,6 +332,21 @@ func (n *fakeNode) Status(context.Context, *clusterv1.StatusRequest) (*clusterv1
 
 func (n *fakeNode) AddMember(ctx context.Context, _ *clusterv1.AddMemberRequest) (*clusterv1.AddMemberResponse, error) {
 	return &clusterv1.AddMemberResponse{}, n.serve(ctx, func() {})
+}
+
+func (n *fakeNode) TransferLeader(ctx context.Context, _ *clusterv1.TransferLeaderRequest) (*clusterv1.TransferLeaderResponse, error) {
+	return &clusterv1.TransferLeaderResponse{}, n.serve(ctx, func() {})
+}
+
+func (n *fakeNode) Verify(ctx context.Context, _ *clusterv1.VerifyRequest) (*clusterv1.VerifyResponse, error) {
+	return &clusterv1.VerifyResponse{Equal: true}, n.serve(ctx, func() {})
+}
+
+func (n *fakeNode) Members(ctx context.Context, _ *clusterv1.MembersRequest) (*clusterv1.MembersResponse, error) {
+	n.mu.Lock()
+	stale := n.stale
+	n.mu.Unlock()
+	return &clusterv1.MembersResponse{ServedBy: n.id, Stale: stale}, n.serve(ctx, func() {})
 }
 
 // refusal is a server's status with ErrorInfo; pairs are its metadata.

@@ -13,6 +13,16 @@ const (
 	// perMiB is added to the time of an attempt for each MiB of its request.
 	perMiB            = time.Second
 	maxAttemptDoubles = 5
+	// clusterShare is how many attempts of an operation of the cluster the time
+	// that is left is meant for, at least.
+	clusterShare = 3
+	// slowAttempt: a write without an answer for this long makes the client look
+	// at all nodes, maxAbandoned of its attempts may end by what it sees.
+	slowAttempt  = 500 * time.Millisecond
+	maxAbandoned = 2
+	// readyWait is how long the first operation of the cluster waits for a node
+	// that is known to be ready.
+	readyWait = 500 * time.Millisecond
 	// maxMessageBytes is above the 32 MiB of a batch, with room for framing.
 	maxMessageBytes = 64 << 20
 

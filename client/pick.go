@@ -22,14 +22,22 @@ func (e *endpoint) healthy(now int64) bool {
 	return e.ready.Load() != readyNo && e.downUntil.Load() <= now
 }
 
-// follow takes the hint's endpoint as the leader. A node that the client has
-// no endpoint of is not dialled: its address may mean nothing here, and the
-// other nodes forward to it.
+// follow takes the hint's endpoint as the leader.
 func (k *core) follow(h leaderHint) *endpoint {
+	e := k.find(h)
+	if e != nil {
+		k.leader.Store(e)
+	}
+	return e
+}
+
+// find returns the hint's endpoint. A node that the client has no endpoint of is
+// not dialled: its address may mean nothing here, and the other nodes forward to
+// it.
+func (k *core) find(h leaderHint) *endpoint {
 	for _, e := range k.set.Load().list {
 		id := e.nodeID.Load()
 		if h.nodeID != "" && id != nil && *id == h.nodeID || h.addr != "" && e.addr == h.addr {
-			k.leader.Store(e)
 			return e
 		}
 	}
@@ -69,20 +77,25 @@ func (k *core) pick(toLeader bool, not tried) *endpoint {
 }
 
 // nearest returns the endpoint with the fewest calls under way among the
-// nearest healthy ones, starting at a rotating place so that ties are spread.
+// nearest healthy ones, starting at a rotating place so that ties are spread. While
+// some were never heard of, those that were come first.
 func (k *core) nearest(list []*endpoint, now int64, not tried) *endpoint {
-	minRTT := int64(-1)
+	minRTT, heard := int64(-1), false
 	for _, e := range list {
-		if rtt := e.rtt.Load(); rtt > 0 && (minRTT < 0 || rtt < minRTT) && e.healthy(now) && !slices.Contains(not, e) {
+		if !e.healthy(now) || slices.Contains(not, e) {
+			continue
+		}
+		heard = heard || e.ready.Load() == readyYes
+		if rtt := e.rtt.Load(); rtt > 0 && (minRTT < 0 || rtt < minRTT) {
 			minRTT = rtt
 		}
 	}
 	limit := 2*minRTT + int64(nearSlack)
 	var best *endpoint
-	start := int(k.rotate.Add(1))
+	start := int(k.rotate.Add(1) - 1) // a new client begins with the first
 	for i := range list {
 		e := list[(start+i)%len(list)]
-		if !e.healthy(now) || slices.Contains(not, e) {
+		if !e.healthy(now) || slices.Contains(not, e) || heard && e.ready.Load() != readyYes {
 			continue
 		}
 		if rtt := e.rtt.Load(); minRTT > 0 && rtt > limit {

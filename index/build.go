@@ -98,6 +98,7 @@ func (b *builder) step() bool {
 		b.refresh(to) // otherwise when there is time
 	}
 	g.rankLengths(from, to)
+	g.marks.add(to, *g.graphHash.Load())
 	g.graphed.Store(to)
 	b.raiseEntry(from, to)
 	if g.disk != nil {

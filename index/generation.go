@@ -43,6 +43,7 @@ type generation struct {
 	radius    atomic.Uint32
 	longest   atomic.Pointer[[]uint32] // see rankLengths
 	graphHash atomic.Pointer[digest]
+	marks     markRing
 	// plain: codes do not tell these vectors apart, so the graph is built and
 	// walked on the vectors. poor: that was found out when there was a graph
 	// already (the builder's).

@@ -212,6 +212,7 @@ func (b *builder) restore(c *checkpoint, e *earlyCodes) error {
 	g.radius.Store(c.Radius)
 	g.graphHash.Store(&hash)
 	g.rankLengths(0, n)
+	g.marks.add(n, hash)
 	g.graphed.Store(n)
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 	"github.com/akidb/akidb/raftfsm"
 )
 
@@ -68,6 +69,10 @@ func (n *Node) fenced() error {
 	return nil
 }
 
+// Alarms lists the alarms of the state as it is applied here, also while this
+// replica is fenced.
+func (n *Node) Alarms() []raftfsm.Alarm { return n.g.m.Facts().alarms }
+
 // fencePoll is how soon a divergence is recorded, handOnPause how long a fenced
 // leader waits before it tries once more to be none.
 const (
@@ -113,7 +118,7 @@ func (n *Node) outvoted(ctx context.Context, f facts) bool {
 			continue
 		}
 		wg.Go(func() {
-			r, err := n.hashOf(ctx, string(s.ID), n.g.addrOf(s), f.applied)
+			r, err := n.hashOf(ctx, string(s.ID), n.g.addrOf(s), &nodev1.HashRequest{LogIndex: f.applied})
 			if err != nil || len(r.StateHash) != len(raftfsm.StateHash{}) || n.g.ad.wait(ctx, r.AppliedIndex) != nil {
 				return
 			}

@@ -124,7 +124,7 @@ func verifyEqual(t *testing.T, c *cluster) {
 			return false
 		}
 		for _, h := range hashes {
-			if h.Err != "" || h.StateHash != hashes[0].StateHash || h.AppliedIndex != hashes[0].AppliedIndex || h.GraphHash != hashes[0].GraphHash {
+			if h.Err != "" || len(h.Differs) > 0 || len(h.Building) > 0 || h.StateHash != hashes[0].StateHash || h.AppliedIndex != hashes[0].AppliedIndex || h.GraphHash != hashes[0].GraphHash {
 				return false
 			}
 		}

@@ -262,12 +262,18 @@ func (n *Node) change(ctx context.Context, req *nodev1.MemberRequest, opts ...Me
 	return n.atLeader(ctx, func(ctx context.Context) error { return n.changeHere(ctx, req) }, methodMember, req, &nodev1.MemberReply{})
 }
 
+// leaderWait is how long an operation waits for a leader.
+const leaderWait = 5 * time.Second
+
 // atLeader runs an operation on the leader: here, or by asking for it. It must
-// have the same outcome when repeated, since it is tried again until the context
-// ends; an election under way is so waited for.
+// have the same outcome when repeated, since it is tried again while an election
+// may be under way. That ends before the caller's patience does, so that it learns
+// of a node that finds no leader and can ask another one.
 func (n *Node) atLeader(ctx context.Context, here func(context.Context) error, m method, req, reply proto.Message) error {
 	ctx, cancel := withDefaultTimeout(ctx)
 	defer cancel()
+	patience, end := context.WithTimeout(ctx, min(leaderWait, timeoutOf(ctx)/2))
+	defer end()
 	once := func() error {
 		if n.isClosing() {
 			return ErrClosed
@@ -285,11 +291,11 @@ func (n *Node) atLeader(ctx context.Context, here func(context.Context) error, m
 		changed := n.g.changed()
 		err := once()
 		retry := errors.Is(err, ErrNotLeader) || errors.Is(err, ErrNoLeader) || errors.Is(err, ErrUnknownOutcome) || errors.Is(err, errNotSent)
-		if err == nil || !retry || ctx.Err() != nil {
+		if err == nil || !retry || patience.Err() != nil {
 			n.g.unwatch(changed)
 			return err
 		}
-		n.g.awaitChange(ctx, changed)
+		n.g.awaitChange(patience, changed)
 		n.g.unwatch(changed)
 	}
 }

@@ -303,6 +303,12 @@ func (n *Node) isClosing() bool { return n.closing.Load() }
 // ID is the node's id.
 func (n *Node) ID() string { return n.cfg.NodeID }
 
+// LeaderID is the id of the leader as known here, empty if none is. It is cheap.
+func (n *Node) LeaderID() string {
+	id, _ := n.g.leader()
+	return id
+}
+
 // RaftAddr is the address other nodes reach this one at.
 func (n *Node) RaftAddr() string { return n.cfg.AdvertiseAddr }
 

@@ -293,7 +293,10 @@ func (b *readBarrier) linearizable(ctx context.Context) error {
 		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 			return err
 		}
-		return fmt.Errorf("%w (%w)", err, context.Cause(ctx))
+		if cause := context.Cause(ctx); cause != nil {
+			return fmt.Errorf("%w (%w)", err, cause)
+		}
+		return err
 	}
 }
 
@@ -316,8 +319,11 @@ func (b *readBarrier) bounded(ctx context.Context, most time.Duration) error {
 	if d, known = b.staleness(); known && d <= most {
 		return nil
 	}
+	if known && err != nil {
+		return fmt.Errorf("%w: %v behind at most, %v allowed (%w)", ErrTooStale, d.Round(time.Millisecond), most, err)
+	}
 	if known {
-		return fmt.Errorf("%w: %v behind at most, %v allowed (%w)", ErrTooStale, d.Round(time.Millisecond), most, errors.Join(err))
+		return fmt.Errorf("%w: %v behind at most, %v allowed", ErrTooStale, d.Round(time.Millisecond), most)
 	}
 	return fmt.Errorf("%w: no contact with a leader yet", ErrTooStale)
 }

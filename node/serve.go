@@ -33,7 +33,7 @@ func (n *Node) serveRPC(ctx context.Context, m method, body []byte) (proto.Messa
 	case methodStats:
 		return n.stats(), nil
 	case methodHash:
-		return answer(body, func(r *nodev1.HashRequest) (proto.Message, error) { return n.hash(ctx, r.LogIndex) })
+		return answer(body, func(r *nodev1.HashRequest) (proto.Message, error) { return n.hash(ctx, r) })
 	case methodVerify:
 		return n.serveVerify(ctx)
 	case methodJoin:

@@ -13,6 +13,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
@@ -385,7 +386,45 @@ func (s *snapshotStore) finishInstall(m machine) (*snapshotFile, error) {
 			return nil, err
 		}
 	}
-	return &f, s.clearIncoming()
+	return &f, s.tidyIncoming(time.Now().Add(-keepFetched))
+}
+
+// keepFetched is how long files of a transfer that broke off are kept: what is
+// fetched again after that is mostly another state.
+const keepFetched = 24 * time.Hour
+
+// tidyIncoming keeps what an interrupted transfer fetched since then, so that a
+// restart does not begin it anew, and removes the rest. Files are named by their
+// checksums and checked against them before use, whichever snapshot wants them, so
+// files of two snapshots are not mixed up.
+func (s *snapshotStore) tidyIncoming(since time.Time) error {
+	names, err := s.fs.List(s.incoming())
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if path := filepath.Join(s.incoming(), name); path != s.objects() {
+			if err := s.fs.RemoveAll(path); err != nil {
+				return err
+			}
+		}
+	}
+	if names, err = s.fs.List(s.objects()); err != nil {
+		return err
+	}
+	for _, name := range names {
+		path := filepath.Join(s.objects(), name)
+		info, err := s.fs.Stat(path)
+		if err != nil {
+			return err
+		}
+		if info.ModTime().Before(since) {
+			if err := s.fs.Remove(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (s *snapshotStore) clearIncoming() error {

@@ -392,3 +392,48 @@ func TestSnapshotTransferResumes(t *testing.T) {
 		t.Fatal("the state is not the source's")
 	}
 }
+
+// A receiver that holds a snapshot of its own and is restarted in the middle of a
+// transfer keeps the files it has, for a day; what was laid out and not installed
+// goes.
+func TestRestartKeepsFetchedFiles(t *testing.T) {
+	disk, dir := storage.Disk(), filepath.Join(t.TempDir(), "to")
+	var s *snapshotStore
+	restart := func() {
+		t.Helper()
+		m, err := openMem(filepath.Join(t.TempDir(), "m"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s, err = newSnapshotStore(disk, dir, m, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.finishInstall(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restart()
+	if err := s.writeMeta(snapshotFile{Meta: raft.SnapshotMeta{ID: "1-1", Index: 1, Term: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	whole, part, old := filepath.Join(s.objects(), "aa"), filepath.Join(s.objects(), "bb.part"), filepath.Join(s.objects(), "cc")
+	stale := filepath.Join(s.incoming(), "state-a-1")
+	for _, path := range []string{whole, part, old, filepath.Join(stale, "f")} {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := time.Now().Add(-2 * keepFetched)
+	if err := os.Chtimes(old, long, long); err != nil {
+		t.Fatal(err)
+	}
+	restart()
+	for path, want := range map[string]bool{whole: true, part: true, old: false, stale: false} {
+		if _, err := os.Stat(path); (err == nil) != want {
+			t.Errorf("%s: kept %v, want %v (%v)", path, err == nil, want, err)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -53,6 +54,7 @@ func (c *cluster) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clus
 	}
 	v, err := c.s.node.Read(ctx, node.ReadOptions{Consistency: node.Eventual})
 	if err != nil {
+		out.Alarms = alarmsOf(c.s.node.Alarms())
 		return out, nil
 	}
 	defer v.Close()
@@ -60,7 +62,7 @@ func (c *cluster) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clus
 	out.AppliedIndex = v.Applied() // the hash is of this index
 	out.StateHash = hex.EncodeToString(hash[:])
 	out.GraphHash, out.Graphs, out.GraphIdle = graphsOf(v)
-	out.Alarms = alarmsOf(v)
+	out.Alarms = alarmsOf(v.Alarms())
 	return out, nil
 }
 
@@ -79,9 +81,9 @@ func graphsOf(v *raftfsm.View) (hash string, graphs []*clusterv1.CollectionGraph
 	return hex.EncodeToString(sum.Sum(nil)[:16]), graphs, idle
 }
 
-func alarmsOf(v *raftfsm.View) []*clusterv1.Alarm {
+func alarmsOf(alarms []raftfsm.Alarm) []*clusterv1.Alarm {
 	var out []*clusterv1.Alarm
-	for _, a := range v.Alarms() {
+	for _, a := range alarms {
 		out = append(out, &clusterv1.Alarm{
 			Kind: a.Kind, NodeId: a.NodeID, Message: a.Message,
 			RaisedIndex: a.RaisedIndex, RaisedAt: timeText(a.RaisedAtMs),
@@ -92,8 +94,12 @@ func alarmsOf(v *raftfsm.View) []*clusterv1.Alarm {
 
 // Members implements clusterv1.ClusterServiceServer.
 func (c *cluster) Members(context.Context, *clusterv1.MembersRequest) (*clusterv1.MembersResponse, error) {
-	out := &clusterv1.MembersResponse{ServedBy: c.s.node.ID()}
+	out := &clusterv1.MembersResponse{ServedBy: c.s.node.ID(), Stale: true}
+	_, err := c.s.node.Leader()
 	for _, m := range c.s.node.Members() {
+		if m.NodeID == out.ServedBy {
+			out.Stale = err != nil
+		}
 		out.Members = append(out.Members, &clusterv1.Member{
 			NodeId: m.NodeID, RaftAddr: m.RaftAddr, GrpcAddr: m.GRPCAddr, RestAddr: m.RESTAddr,
 			Voter: m.Voter, Leader: m.Leader, Health: m.Health, AppliedIndex: m.AppliedIndex,
@@ -176,23 +182,30 @@ func (c *cluster) Verify(ctx context.Context, _ *clusterv1.VerifyRequest) (*clus
 	if err != nil {
 		return nil, err
 	}
-	out := &clusterv1.VerifyResponse{Equal: true}
-	var first *node.MemberHash
+	return verifyResponse(hashes), nil
+}
+
+func verifyResponse(hashes []node.MemberHash) *clusterv1.VerifyResponse {
+	out := &clusterv1.VerifyResponse{}
+	answered, contradicted := false, false
 	for i := range hashes {
 		h := &hashes[i]
-		out.Members = append(out.Members, &clusterv1.MemberHash{
-			NodeId: h.NodeID, AppliedIndex: h.AppliedIndex, StateHash: h.StateHash, GraphHash: h.GraphHash, Error: h.Err,
-		})
-		switch {
-		case h.Err != "": // says nothing about its state
-		case first == nil:
-			first, out.AppliedIndex = h, h.AppliedIndex
-		case h.StateHash != first.StateHash || h.GraphHash != first.GraphHash || h.AppliedIndex != first.AppliedIndex:
-			out.Equal = false
+		m := &clusterv1.MemberHash{NodeId: h.NodeID, AppliedIndex: h.AppliedIndex, StateHash: h.StateHash, GraphHash: h.GraphHash,
+			Error: h.Err, Fenced: h.Fenced, Differs: h.Differs}
+		for _, g := range h.Building {
+			m.Building = append(m.Building, &clusterv1.CollectionGraph{CollectionId: g.CollectionID, Name: g.Name, Graphed: g.Graphed, Total: g.Total})
 		}
+		out.Members = append(out.Members, m)
+		if h.Err != "" {
+			continue // says nothing about its state
+		}
+		answered = true
+		contradicted = contradicted || len(h.Differs) > 0 || h.Fenced != ""
+		out.Building = out.Building || len(h.Building) > 0
+		out.AppliedIndex = max(out.AppliedIndex, h.AppliedIndex)
 	}
-	out.Equal = out.Equal && first != nil
-	return out, nil
+	out.Equal = answered && !contradicted
+	return out
 }
 
 // Snapshot implements clusterv1.ClusterServiceServer.
@@ -204,14 +217,18 @@ func (c *cluster) Snapshot(ctx context.Context, _ *clusterv1.SnapshotRequest) (*
 	return &clusterv1.SnapshotResponse{Index: logIndex, Term: term}, nil
 }
 
-// ListAlarms implements clusterv1.ClusterServiceServer.
+// ListAlarms implements clusterv1.ClusterServiceServer. A node that is out of
+// service tells what it knows: that it is fenced may be what the caller looks for.
 func (c *cluster) ListAlarms(ctx context.Context, _ *clusterv1.ListAlarmsRequest) (*clusterv1.ListAlarmsResponse, error) {
 	v, err := c.s.node.Read(ctx, node.ReadOptions{Consistency: node.Linearizable})
+	if errors.Is(err, node.ErrFenced) {
+		return &clusterv1.ListAlarmsResponse{Alarms: alarmsOf(c.s.node.Alarms())}, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	return &clusterv1.ListAlarmsResponse{Alarms: alarmsOf(v)}, nil
+	return &clusterv1.ListAlarmsResponse{Alarms: alarmsOf(v.Alarms())}, nil
 }
 
 // ClearAlarm implements clusterv1.ClusterServiceServer.

@@ -14,6 +14,8 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -141,6 +143,37 @@ func TestFollowerGivesAHintWhenAsked(t *testing.T) {
 			t.Errorf("REST: %d %v %s", r.status, r.header, r.text)
 		}
 		b.must("POST", "/api/v1/collections/c/upsert", `{"vector":[1]}`)
+		// A write that was forwarded names the leader too.
+		b.eventually("a write that names the leader", func() bool {
+			var trailer metadata.MD
+			_, err := b.docs.Upsert(t.Context(), &collectionv1.UpsertRequest{CollectionId: "c", DocId: "d", Vector: []float32{1}}, grpc.Trailer(&trailer))
+			now, lerr := b.node.Leader()
+			got := trailer.Get(leaderIDKey)
+			return err == nil && lerr == nil && len(got) == 1 && got[0] == now.NodeID
+		})
+	}
+}
+
+// A node without a majority answers soon that it knows no leader, marks its list
+// of members, and does not wait for the caller's patience to end.
+func TestNodeWithoutALeaderSaysSo(t *testing.T) {
+	nodes := newCluster(t)
+	if out, err := nodes[0].ops.Members(t.Context(), &clusterv1.MembersRequest{}); err != nil || out.Stale {
+		t.Fatalf("%v, %v", out, err)
+	}
+	for _, b := range nodes[1:] {
+		if err := b.node.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	nodes[0].eventually("the list to be marked", func() bool {
+		out, err := nodes[0].ops.Members(t.Context(), &clusterv1.MembersRequest{})
+		return err == nil && out.Stale && len(out.Members) == 3
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := nodes[0].ops.PromoteMember(ctx, &clusterv1.PromoteMemberRequest{NodeId: "n2"}); reasonOf(err) != "NO_LEADER" || ctx.Err() != nil {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -215,4 +248,60 @@ func TestServesOverTLS(t *testing.T) {
 	if got, want := <-peers, "/akidb.cluster.v1.ClusterService/Status true [k] [Bearer b]"; got != want {
 		t.Errorf("REST: interceptor saw %q, want %q", got, want)
 	}
+}
+
+func TestVerifyResponse(t *testing.T) {
+	for _, tc := range []struct {
+		name            string
+		members         []node.MemberHash
+		equal, building bool
+	}{
+		{"nobody", nil, false, false},
+		{"nobody answered", []node.MemberHash{{Err: "silent"}}, false, false},
+		{"all agree", []node.MemberHash{{}, {}}, true, false},
+		{"one is silent", []node.MemberHash{{}, {Err: "silent"}}, true, false},
+		{"a graph is not complete", []node.MemberHash{{}, {Building: []node.GraphProgress{{Name: "c", Graphed: 64, Total: 200}}}}, true, true},
+		{"a state differs", []node.MemberHash{{}, {Differs: []string{"state"}}}, false, false},
+		{"equal again, but out of service", []node.MemberHash{{}, {Fenced: "diverged"}}, false, false},
+	} {
+		if out := verifyResponse(tc.members); out.Equal != tc.equal || out.Building != tc.building || len(out.Members) != len(tc.members) {
+			t.Errorf("%s: %v", tc.name, out)
+		}
+	}
+}
+
+// A node that is out of service still lists the alarms, once: it is where an
+// operator looks.
+func TestFencedNodeListsAlarms(t *testing.T) {
+	dir := t.TempDir()
+	group := filepath.Join(dir, "groups", "1")
+	if err := os.MkdirAll(group, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(group, "fenced.json"), []byte(`{"Diverged":"as a test wants it"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n, err := node.Open(t.Context(), node.Config{
+		NodeID: "n1", DataDir: dir, RaftAddr: freeAddr(t), BootstrapExpect: 1, HeartbeatTimeout: 100 * time.Millisecond, Version: "test",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := n.Close(context.Background()); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	b := serve(t, n, nil)
+	b.eventually("the alarm", func() bool {
+		out, err := b.ops.ListAlarms(t.Context(), &clusterv1.ListAlarmsRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := b.ops.Status(t.Context(), &clusterv1.StatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(out.Alarms) == 1 && out.Alarms[0].Kind == "DIVERGED" && len(st.Alarms) == 1
+	})
 }

@@ -21,7 +21,8 @@ import (
 	"github.com/akidb/akidb/node"
 )
 
-// The trailers of an error that knows the leader; REST sends them as headers
+// The trailers of an error that knows the leader, and the first also of an answer
+// to a write, so that the next one needs no forwarding; REST sends them as headers
 // X-Akidb-Leader-Id and so on.
 const (
 	leaderIDKey   = "akidb-leader-id"
@@ -35,6 +36,7 @@ type guard struct {
 	metrics     *metrics
 	inFlight    atomic.Int64
 	maxInFlight int64
+	leader      func() string // its node id; empty if none is known
 	unary       []grpc.UnaryServerInterceptor
 	stream      []grpc.StreamServerInterceptor
 }
@@ -75,6 +77,7 @@ func (g *guard) call(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	defer g.recovered(info.FullMethod, &err)
 	resp, err = chained(g.unary, info, handler)(ctx, req)
 	if err == nil {
+		g.hintWriter(ctx, info.FullMethod)
 		return resp, nil
 	}
 	g.hint(ctx, err)
@@ -120,6 +123,16 @@ func (g *guard) hint(ctx context.Context, err error) {
 	// Fails only if the call is over, and then nobody reads it.
 	_ = grpc.SetTrailer(ctx, metadata.Pairs(leaderIDKey, nl.Leader.NodeID,
 		leaderGRPCKey, nl.Leader.GRPCAddr, leaderRESTKey, nl.Leader.RESTAddr))
+}
+
+// hintWriter names the leader with the answer to a write.
+func (g *guard) hintWriter(ctx context.Context, fullMethod string) {
+	switch _, method := splitMethod(fullMethod); method {
+	case "Insert", "Upsert", "PatchPayload", "Delete", "DeleteMany", "Batch", "CreateCollection", "DeleteCollection":
+		if id := g.leader(); id != "" {
+			_ = grpc.SetTrailer(ctx, metadata.Pairs(leaderIDKey, id)) // as above
+		}
+	}
 }
 
 // intercept is call for a gRPC server, counted.

@@ -135,6 +135,9 @@ func newClusterMembers(conn *connection, asJSON *bool) *cobra.Command {
 				if *asJSON {
 					return printJSON(cmd.OutOrStdout(), out)
 				}
+				if out.Stale {
+					fmt.Fprintf(cmd.ErrOrStderr(), "akidb: %s knows no leader or is no member: what follows may be out of date\n", out.ServedBy)
+				}
 				tw := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 				fmt.Fprintln(tw, "NODE\tROLE\tHEALTH\tRAFT\tGRPC\tREST\tAPPLIED\tVERSION\tZONE")
 				for _, m := range out.Members {
@@ -296,11 +299,12 @@ func leaderAfter(ctx context.Context, cl *client.Client, before *clusterv1.Leade
 }
 
 func newClusterVerify(conn *connection, asJSON *bool) *cobra.Command {
-	return &cobra.Command{
-		Use: "verify", Short: "Compare state and graph hashes of all members at one log index; fails unless all are equal", Args: cobra.NoArgs,
+	var wait bool
+	cmd := &cobra.Command{
+		Use: "verify", Short: "Compare state and graph hashes of all members while writes go on; fails unless all are equal", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return conn.with(func(cl *client.Client) error {
-				out, err := cl.Verify(cmd.Context())
+				out, err := verify(cmd.Context(), cl, wait)
 				if err != nil {
 					return err
 				}
@@ -309,12 +313,34 @@ func newClusterVerify(conn *connection, asJSON *bool) *cobra.Command {
 				} else {
 					err = printVerify(cmd.OutOrStdout(), out)
 				}
-				if err == nil && !verified(out) {
+				if err == nil && (!verified(out) || wait && out.Building) {
 					err = errSilent
 				}
 				return err
 			})
 		},
+	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until all graphs are complete, as long as nothing differs (end it with Ctrl-C)")
+	return cmd
+}
+
+// verifyPoll is how often a wait for graphs looks again.
+const verifyPoll = 500 * time.Millisecond
+
+// verify asks once, or until all graphs are complete or something is wrong.
+func verify(ctx context.Context, cl *client.Client, wait bool) (*clusterv1.VerifyResponse, error) {
+	tick := time.NewTicker(verifyPoll)
+	defer tick.Stop()
+	for {
+		out, err := cl.Verify(ctx)
+		if err != nil || !wait || !out.Building || !verified(out) {
+			return out, err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return out, nil
+		}
 	}
 }
 
@@ -332,17 +358,44 @@ func printVerify(w io.Writer, v *clusterv1.VerifyResponse) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "NODE\tAPPLIED\tSTATE HASH\tGRAPH HASH\t")
 	for _, m := range v.Members {
-		fmt.Fprintf(tw, "%s\t%d\t%s\t%s\t%s\n", m.NodeId, m.AppliedIndex, m.StateHash, m.GraphHash, m.Error)
+		graph := m.GraphHash
+		if len(m.Building) > 0 {
+			graph = "building"
+		}
+		fmt.Fprintf(tw, "%s\t%d\t%s\t%s\t%s\n", m.NodeId, m.AppliedIndex, m.StateHash, graph, remarks(m))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
 	}
+	for _, m := range v.Members {
+		for _, g := range m.Building {
+			fmt.Fprintf(w, "%s has built %d of %d vectors of %s into its graph\n", m.NodeId, g.Graphed, g.Total, g.Name)
+		}
+	}
 	word := "equal"
-	if !verified(v) {
+	switch {
+	case !verified(v):
 		word = "NOT EQUAL, or not everybody answered"
+	case v.Building:
+		word = "equal, graphs as far as they are built,"
 	}
 	_, err := fmt.Fprintf(w, "%s at log index %d\n", word, v.AppliedIndex)
 	return err
+}
+
+// remarks is what is wrong with a member.
+func remarks(m *clusterv1.MemberHash) string {
+	var out []string
+	if m.Error != "" {
+		out = append(out, m.Error)
+	}
+	if m.Fenced != "" {
+		out = append(out, "out of service: "+m.Fenced)
+	}
+	if len(m.Differs) > 0 {
+		out = append(out, "differs: "+strings.Join(m.Differs, ", "))
+	}
+	return strings.Join(out, "; ")
 }
 
 func newClusterSnapshot(conn *connection) *cobra.Command {

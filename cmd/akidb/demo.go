@@ -353,7 +353,7 @@ func (d *demo) hashes(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if !verified(v) {
+	if !verified(v) || v.Building {
 		return "", fmt.Errorf("cluster verify says that the replicas differ: %v", v)
 	}
 	return fmt.Sprintf("at log index %d", all[0].AppliedIndex), nil

@@ -170,8 +170,8 @@ func (a *admin) CaughtUp(ctx context.Context, n *cluster.Node) error {
 	}
 }
 
-// verify compares the hashes of all members, until they are equal or ctx ends:
-// members that are behind are no anomaly.
+// verify compares the hashes of all members, until they are equal and all graphs
+// are complete, or ctx ends: members that are behind are no anomaly.
 func (a *admin) verify(ctx context.Context) (string, error) {
 	var last string
 	for {
@@ -180,12 +180,12 @@ func (a *admin) verify(ctx context.Context) (string, error) {
 			if err != nil {
 				return err
 			}
-			if resp.GetEqual() && len(resp.GetMembers()) >= len(a.c.Nodes()) {
+			if resp.GetEqual() && !resp.GetBuilding() && len(resp.GetMembers()) >= len(a.c.Nodes()) {
 				last = ""
 				return nil
 			}
 			last = resp.String()
-			return errors.New("hashes differ")
+			return errors.New("hashes differ, or graphs are not complete")
 		})
 		if err == nil {
 			return last, nil

@@ -79,7 +79,7 @@ func (x MemberRequest_Op) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use MemberRequest_Op.Descriptor instead.
 func (MemberRequest_Op) EnumDescriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{18, 0}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{19, 0}
 }
 
 type ErrorReply_Code int32
@@ -158,7 +158,7 @@ func (x ErrorReply_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorReply_Code.Descriptor instead.
 func (ErrorReply_Code) EnumDescriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{20, 0}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{21, 0}
 }
 
 // NodeInfo is what a node says of itself.
@@ -1015,8 +1015,11 @@ func (x *StatsReply) GetOverBacklog() bool {
 
 type HashRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Answer for a state at this log index or later.
-	LogIndex      uint64 `protobuf:"varint,1,opt,name=log_index,json=logIndex,proto3" json:"log_index,omitempty"`
+	// Answer for the state at this log index, or at a later one if the hash as of
+	// this one is not known any more.
+	LogIndex uint64 `protobuf:"varint,1,opt,name=log_index,json=logIndex,proto3" json:"log_index,omitempty"`
+	// Tell of the graphs too.
+	Graphs        bool `protobuf:"varint,2,opt,name=graphs,proto3" json:"graphs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1058,14 +1061,27 @@ func (x *HashRequest) GetLogIndex() uint64 {
 	return 0
 }
 
+func (x *HashRequest) GetGraphs() bool {
+	if x != nil {
+		return x.Graphs
+	}
+	return false
+}
+
 type HashReply struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	AppliedIndex uint64                 `protobuf:"varint,1,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	StateHash    []byte                 `protobuf:"bytes,2,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
 	GraphHash    string                 `protobuf:"bytes,3,opt,name=graph_hash,json=graphHash,proto3" json:"graph_hash,omitempty"`
 	// In a VerifyReply only.
-	NodeId        string `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	NodeId string `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Error  string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// In a VerifyReply without marks, and only those that are not complete.
+	Graphs []*Graph `protobuf:"bytes,6,rep,name=graphs,proto3" json:"graphs,omitempty"`
+	// Why this replica is out of service; empty if it is not.
+	Fenced string `protobuf:"bytes,7,opt,name=fenced,proto3" json:"fenced,omitempty"`
+	// In a VerifyReply only: what differs from the leader's.
+	Differs       []string `protobuf:"bytes,8,rep,name=differs,proto3" json:"differs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1135,6 +1151,140 @@ func (x *HashReply) GetError() string {
 	return ""
 }
 
+func (x *HashReply) GetGraphs() []*Graph {
+	if x != nil {
+		return x.Graphs
+	}
+	return nil
+}
+
+func (x *HashReply) GetFenced() string {
+	if x != nil {
+		return x.Fenced
+	}
+	return ""
+}
+
+func (x *HashReply) GetDiffers() []string {
+	if x != nil {
+		return x.Differs
+	}
+	return nil
+}
+
+// Graph is how far a replica's graph of one collection is.
+type Graph struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	CollectionId string                 `protobuf:"bytes,1,opt,name=collection_id,json=collectionId,proto3" json:"collection_id,omitempty"`
+	Name         string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Generation   uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	// It was built without codes, which gives another graph.
+	Plain   bool   `protobuf:"varint,4,opt,name=plain,proto3" json:"plain,omitempty"`
+	Graphed uint64 `protobuf:"varint,5,opt,name=graphed,proto3" json:"graphed,omitempty"`
+	Total   uint64 `protobuf:"varint,6,opt,name=total,proto3" json:"total,omitempty"`
+	// Nothing is left to build.
+	Complete bool `protobuf:"varint,7,opt,name=complete,proto3" json:"complete,omitempty"`
+	// The hash of the graph as it was when it covered this many vectors: ascending,
+	// and 16 bytes each. The last of them is the graph as it is.
+	Marks         []uint64 `protobuf:"varint,8,rep,packed,name=marks,proto3" json:"marks,omitempty"`
+	MarkHashes    []byte   `protobuf:"bytes,9,opt,name=mark_hashes,json=markHashes,proto3" json:"mark_hashes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Graph) Reset() {
+	*x = Graph{}
+	mi := &file_akidb_node_v1_node_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Graph) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Graph) ProtoMessage() {}
+
+func (x *Graph) ProtoReflect() protoreflect.Message {
+	mi := &file_akidb_node_v1_node_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Graph.ProtoReflect.Descriptor instead.
+func (*Graph) Descriptor() ([]byte, []int) {
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Graph) GetCollectionId() string {
+	if x != nil {
+		return x.CollectionId
+	}
+	return ""
+}
+
+func (x *Graph) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Graph) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Graph) GetPlain() bool {
+	if x != nil {
+		return x.Plain
+	}
+	return false
+}
+
+func (x *Graph) GetGraphed() uint64 {
+	if x != nil {
+		return x.Graphed
+	}
+	return 0
+}
+
+func (x *Graph) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Graph) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
+}
+
+func (x *Graph) GetMarks() []uint64 {
+	if x != nil {
+		return x.Marks
+	}
+	return nil
+}
+
+func (x *Graph) GetMarkHashes() []byte {
+	if x != nil {
+		return x.MarkHashes
+	}
+	return nil
+}
+
 type VerifyRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1143,7 +1293,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[14]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1155,7 +1305,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[14]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1168,7 +1318,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{14}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{15}
 }
 
 type VerifyReply struct {
@@ -1180,7 +1330,7 @@ type VerifyReply struct {
 
 func (x *VerifyReply) Reset() {
 	*x = VerifyReply{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[15]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1192,7 +1342,7 @@ func (x *VerifyReply) String() string {
 func (*VerifyReply) ProtoMessage() {}
 
 func (x *VerifyReply) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[15]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1205,7 +1355,7 @@ func (x *VerifyReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyReply.ProtoReflect.Descriptor instead.
 func (*VerifyReply) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{15}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *VerifyReply) GetMembers() []*HashReply {
@@ -1229,7 +1379,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[16]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1391,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[16]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1404,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *JoinRequest) GetNode() *NodeInfo {
@@ -1287,7 +1437,7 @@ type JoinReply struct {
 
 func (x *JoinReply) Reset() {
 	*x = JoinReply{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[17]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1299,7 +1449,7 @@ func (x *JoinReply) String() string {
 func (*JoinReply) ProtoMessage() {}
 
 func (x *JoinReply) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[17]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1312,7 +1462,7 @@ func (x *JoinReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinReply.ProtoReflect.Descriptor instead.
 func (*JoinReply) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *JoinReply) GetClusterId() string {
@@ -1337,7 +1487,7 @@ type MemberRequest struct {
 
 func (x *MemberRequest) Reset() {
 	*x = MemberRequest{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[18]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1349,7 +1499,7 @@ func (x *MemberRequest) String() string {
 func (*MemberRequest) ProtoMessage() {}
 
 func (x *MemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[18]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1362,7 +1512,7 @@ func (x *MemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberRequest.ProtoReflect.Descriptor instead.
 func (*MemberRequest) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *MemberRequest) GetOp() MemberRequest_Op {
@@ -1408,7 +1558,7 @@ type MemberReply struct {
 
 func (x *MemberReply) Reset() {
 	*x = MemberReply{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[19]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1570,7 @@ func (x *MemberReply) String() string {
 func (*MemberReply) ProtoMessage() {}
 
 func (x *MemberReply) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[19]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1583,7 @@ func (x *MemberReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MemberReply.ProtoReflect.Descriptor instead.
 func (*MemberReply) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 // ErrorReply is an error with its class kept.
@@ -1452,7 +1602,7 @@ type ErrorReply struct {
 
 func (x *ErrorReply) Reset() {
 	*x = ErrorReply{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[20]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1614,7 @@ func (x *ErrorReply) String() string {
 func (*ErrorReply) ProtoMessage() {}
 
 func (x *ErrorReply) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[20]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1627,7 @@ func (x *ErrorReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ErrorReply.ProtoReflect.Descriptor instead.
 func (*ErrorReply) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ErrorReply) GetCode() ErrorReply_Code {
@@ -1537,7 +1687,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[21]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1549,7 +1699,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[21]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1562,7 +1712,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -1613,7 +1763,7 @@ type File struct {
 
 func (x *File) Reset() {
 	*x = File{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[22]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1625,7 +1775,7 @@ func (x *File) String() string {
 func (*File) ProtoMessage() {}
 
 func (x *File) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[22]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1638,7 +1788,7 @@ func (x *File) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use File.ProtoReflect.Descriptor instead.
 func (*File) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *File) GetPath() string {
@@ -1674,7 +1824,7 @@ type FetchRequest struct {
 
 func (x *FetchRequest) Reset() {
 	*x = FetchRequest{}
-	mi := &file_akidb_node_v1_node_proto_msgTypes[23]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1686,7 +1836,7 @@ func (x *FetchRequest) String() string {
 func (*FetchRequest) ProtoMessage() {}
 
 func (x *FetchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_akidb_node_v1_node_proto_msgTypes[23]
+	mi := &file_akidb_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1699,7 +1849,7 @@ func (x *FetchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchRequest.ProtoReflect.Descriptor instead.
 func (*FetchRequest) Descriptor() ([]byte, []int) {
-	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_akidb_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FetchRequest) GetExportId() string {
@@ -1800,9 +1950,10 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\vover_memory\x18\x0e \x01(\bR\n" +
 	"overMemory\x12#\n" +
 	"\rindex_backlog\x18\x0f \x01(\x03R\findexBacklog\x12!\n" +
-	"\fover_backlog\x18\x10 \x01(\bR\voverBacklog\"*\n" +
+	"\fover_backlog\x18\x10 \x01(\bR\voverBacklog\"B\n" +
 	"\vHashRequest\x12\x1b\n" +
-	"\tlog_index\x18\x01 \x01(\x04R\blogIndex\"\x9d\x01\n" +
+	"\tlog_index\x18\x01 \x01(\x04R\blogIndex\x12\x16\n" +
+	"\x06graphs\x18\x02 \x01(\bR\x06graphs\"\xfd\x01\n" +
 	"\tHashReply\x12#\n" +
 	"\rapplied_index\x18\x01 \x01(\x04R\fappliedIndex\x12\x1d\n" +
 	"\n" +
@@ -1810,7 +1961,23 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"graph_hash\x18\x03 \x01(\tR\tgraphHash\x12\x17\n" +
 	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"\x0f\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x12,\n" +
+	"\x06graphs\x18\x06 \x03(\v2\x14.akidb.node.v1.GraphR\x06graphs\x12\x16\n" +
+	"\x06fenced\x18\a \x01(\tR\x06fenced\x12\x18\n" +
+	"\adiffers\x18\b \x03(\tR\adiffers\"\xf9\x01\n" +
+	"\x05Graph\x12#\n" +
+	"\rcollection_id\x18\x01 \x01(\tR\fcollectionId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x12\x14\n" +
+	"\x05plain\x18\x04 \x01(\bR\x05plain\x12\x18\n" +
+	"\agraphed\x18\x05 \x01(\x04R\agraphed\x12\x14\n" +
+	"\x05total\x18\x06 \x01(\x04R\x05total\x12\x1a\n" +
+	"\bcomplete\x18\a \x01(\bR\bcomplete\x12\x14\n" +
+	"\x05marks\x18\b \x03(\x04R\x05marks\x12\x1f\n" +
+	"\vmark_hashes\x18\t \x01(\fR\n" +
+	"markHashes\"\x0f\n" +
 	"\rVerifyRequest\"A\n" +
 	"\vVerifyReply\x122\n" +
 	"\amembers\x18\x01 \x03(\v2\x18.akidb.node.v1.HashReplyR\amembers\"o\n" +
@@ -1889,7 +2056,7 @@ func file_akidb_node_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_akidb_node_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_akidb_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_akidb_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_akidb_node_v1_node_proto_goTypes = []any{
 	(MemberRequest_Op)(0),    // 0: akidb.node.v1.MemberRequest.Op
 	(ErrorReply_Code)(0),     // 1: akidb.node.v1.ErrorReply.Code
@@ -1907,33 +2074,35 @@ var file_akidb_node_v1_node_proto_goTypes = []any{
 	(*StatsReply)(nil),       // 13: akidb.node.v1.StatsReply
 	(*HashRequest)(nil),      // 14: akidb.node.v1.HashRequest
 	(*HashReply)(nil),        // 15: akidb.node.v1.HashReply
-	(*VerifyRequest)(nil),    // 16: akidb.node.v1.VerifyRequest
-	(*VerifyReply)(nil),      // 17: akidb.node.v1.VerifyReply
-	(*JoinRequest)(nil),      // 18: akidb.node.v1.JoinRequest
-	(*JoinReply)(nil),        // 19: akidb.node.v1.JoinReply
-	(*MemberRequest)(nil),    // 20: akidb.node.v1.MemberRequest
-	(*MemberReply)(nil),      // 21: akidb.node.v1.MemberReply
-	(*ErrorReply)(nil),       // 22: akidb.node.v1.ErrorReply
-	(*Manifest)(nil),         // 23: akidb.node.v1.Manifest
-	(*File)(nil),             // 24: akidb.node.v1.File
-	(*FetchRequest)(nil),     // 25: akidb.node.v1.FetchRequest
+	(*Graph)(nil),            // 16: akidb.node.v1.Graph
+	(*VerifyRequest)(nil),    // 17: akidb.node.v1.VerifyRequest
+	(*VerifyReply)(nil),      // 18: akidb.node.v1.VerifyReply
+	(*JoinRequest)(nil),      // 19: akidb.node.v1.JoinRequest
+	(*JoinReply)(nil),        // 20: akidb.node.v1.JoinReply
+	(*MemberRequest)(nil),    // 21: akidb.node.v1.MemberRequest
+	(*MemberReply)(nil),      // 22: akidb.node.v1.MemberReply
+	(*ErrorReply)(nil),       // 23: akidb.node.v1.ErrorReply
+	(*Manifest)(nil),         // 24: akidb.node.v1.Manifest
+	(*File)(nil),             // 25: akidb.node.v1.File
+	(*FetchRequest)(nil),     // 26: akidb.node.v1.FetchRequest
 }
 var file_akidb_node_v1_node_proto_depIdxs = []int32{
 	2,  // 0: akidb.node.v1.HelloRequest.from:type_name -> akidb.node.v1.NodeInfo
 	2,  // 1: akidb.node.v1.HelloReply.node:type_name -> akidb.node.v1.NodeInfo
 	3,  // 2: akidb.node.v1.HelloReply.servers:type_name -> akidb.node.v1.Server
 	2,  // 3: akidb.node.v1.StatsReply.node:type_name -> akidb.node.v1.NodeInfo
-	15, // 4: akidb.node.v1.VerifyReply.members:type_name -> akidb.node.v1.HashReply
-	2,  // 5: akidb.node.v1.JoinRequest.node:type_name -> akidb.node.v1.NodeInfo
-	0,  // 6: akidb.node.v1.MemberRequest.op:type_name -> akidb.node.v1.MemberRequest.Op
-	1,  // 7: akidb.node.v1.ErrorReply.code:type_name -> akidb.node.v1.ErrorReply.Code
-	2,  // 8: akidb.node.v1.ErrorReply.leader:type_name -> akidb.node.v1.NodeInfo
-	24, // 9: akidb.node.v1.Manifest.files:type_name -> akidb.node.v1.File
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 4: akidb.node.v1.HashReply.graphs:type_name -> akidb.node.v1.Graph
+	15, // 5: akidb.node.v1.VerifyReply.members:type_name -> akidb.node.v1.HashReply
+	2,  // 6: akidb.node.v1.JoinRequest.node:type_name -> akidb.node.v1.NodeInfo
+	0,  // 7: akidb.node.v1.MemberRequest.op:type_name -> akidb.node.v1.MemberRequest.Op
+	1,  // 8: akidb.node.v1.ErrorReply.code:type_name -> akidb.node.v1.ErrorReply.Code
+	2,  // 9: akidb.node.v1.ErrorReply.leader:type_name -> akidb.node.v1.NodeInfo
+	25, // 10: akidb.node.v1.Manifest.files:type_name -> akidb.node.v1.File
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_akidb_node_v1_node_proto_init() }
@@ -1947,7 +2116,7 @@ func file_akidb_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_akidb_node_v1_node_proto_rawDesc), len(file_akidb_node_v1_node_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   24,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -477,9 +477,12 @@ func (*MembersRequest) Descriptor() ([]byte, []int) {
 }
 
 type MembersResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Members       []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
-	ServedBy      string                 `protobuf:"bytes,2,opt,name=served_by,json=servedBy,proto3" json:"served_by,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Members  []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	ServedBy string                 `protobuf:"bytes,2,opt,name=served_by,json=servedBy,proto3" json:"served_by,omitempty"`
+	// The node that answers knows no leader, or is no member itself: the list may
+	// be out of date. Ask another node.
+	Stale         bool `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -526,6 +529,13 @@ func (x *MembersResponse) GetServedBy() string {
 		return x.ServedBy
 	}
 	return ""
+}
+
+func (x *MembersResponse) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
 }
 
 type Member struct {
@@ -1170,10 +1180,13 @@ func (*VerifyRequest) Descriptor() ([]byte, []int) {
 
 type VerifyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// True if every reachable member agrees.
-	Equal         bool          `protobuf:"varint,1,opt,name=equal,proto3" json:"equal,omitempty"`
-	AppliedIndex  uint64        `protobuf:"varint,2,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	Members       []*MemberHash `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	// True if all members that answered agree and none of them is out of service.
+	Equal        bool          `protobuf:"varint,1,opt,name=equal,proto3" json:"equal,omitempty"`
+	AppliedIndex uint64        `protobuf:"varint,2,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Members      []*MemberHash `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
+	// A graph is not complete yet on some member. Graphs are compared as far as
+	// the members have built them; a later Verify compares the rest.
+	Building      bool `protobuf:"varint,4,opt,name=building,proto3" json:"building,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1229,6 +1242,13 @@ func (x *VerifyResponse) GetMembers() []*MemberHash {
 	return nil
 }
 
+func (x *VerifyResponse) GetBuilding() bool {
+	if x != nil {
+		return x.Building
+	}
+	return false
+}
+
 type MemberHash struct {
 	state        protoimpl.MessageState `protogen:"open.v1"`
 	NodeId       string                 `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
@@ -1236,7 +1256,13 @@ type MemberHash struct {
 	StateHash    string                 `protobuf:"bytes,3,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`
 	GraphHash    string                 `protobuf:"bytes,4,opt,name=graph_hash,json=graphHash,proto3" json:"graph_hash,omitempty"`
 	// Not empty if the member did not answer.
-	Error         string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`
+	// Why it is out of service; empty if it is not.
+	Fenced string `protobuf:"bytes,6,opt,name=fenced,proto3" json:"fenced,omitempty"`
+	// Its graphs that are not complete yet, and how far they are.
+	Building []*CollectionGraph `protobuf:"bytes,7,rep,name=building,proto3" json:"building,omitempty"`
+	// What differs from the leader's: "state", or "graph of" a collection.
+	Differs       []string `protobuf:"bytes,8,rep,name=differs,proto3" json:"differs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1304,6 +1330,27 @@ func (x *MemberHash) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *MemberHash) GetFenced() string {
+	if x != nil {
+		return x.Fenced
+	}
+	return ""
+}
+
+func (x *MemberHash) GetBuilding() []*CollectionGraph {
+	if x != nil {
+		return x.Building
+	}
+	return nil
+}
+
+func (x *MemberHash) GetDiffers() []string {
+	if x != nil {
+		return x.Differs
+	}
+	return nil
 }
 
 type SnapshotRequest struct {
@@ -1610,10 +1657,11 @@ const file_akidb_cluster_v1_cluster_proto_rawDesc = "" +
 	"\amessage\x18\x03 \x01(\tR\amessage\x12!\n" +
 	"\fraised_index\x18\x04 \x01(\x04R\vraisedIndex\x12\x1b\n" +
 	"\traised_at\x18\x05 \x01(\tR\braisedAt\"\x10\n" +
-	"\x0eMembersRequest\"b\n" +
+	"\x0eMembersRequest\"x\n" +
 	"\x0fMembersResponse\x122\n" +
 	"\amembers\x18\x01 \x03(\v2\x18.akidb.cluster.v1.MemberR\amembers\x12\x1b\n" +
-	"\tserved_by\x18\x02 \x01(\tR\bservedBy\"\xb9\x02\n" +
+	"\tserved_by\x18\x02 \x01(\tR\bservedBy\x12\x14\n" +
+	"\x05stale\x18\x03 \x01(\bR\x05stale\"\xb9\x02\n" +
 	"\x06Member\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x1b\n" +
@@ -1651,11 +1699,12 @@ const file_akidb_cluster_v1_cluster_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"5\n" +
 	"\x16TransferLeaderResponse\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"\x0f\n" +
-	"\rVerifyRequest\"\x83\x01\n" +
+	"\rVerifyRequest\"\x9f\x01\n" +
 	"\x0eVerifyResponse\x12\x14\n" +
 	"\x05equal\x18\x01 \x01(\bR\x05equal\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x126\n" +
-	"\amembers\x18\x03 \x03(\v2\x1c.akidb.cluster.v1.MemberHashR\amembers\"\x9e\x01\n" +
+	"\amembers\x18\x03 \x03(\v2\x1c.akidb.cluster.v1.MemberHashR\amembers\x12\x1a\n" +
+	"\bbuilding\x18\x04 \x01(\bR\bbuilding\"\x8f\x02\n" +
 	"\n" +
 	"MemberHash\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12#\n" +
@@ -1664,7 +1713,10 @@ const file_akidb_cluster_v1_cluster_proto_rawDesc = "" +
 	"state_hash\x18\x03 \x01(\tR\tstateHash\x12\x1d\n" +
 	"\n" +
 	"graph_hash\x18\x04 \x01(\tR\tgraphHash\x12\x14\n" +
-	"\x05error\x18\x05 \x01(\tR\x05error\"\x11\n" +
+	"\x05error\x18\x05 \x01(\tR\x05error\x12\x16\n" +
+	"\x06fenced\x18\x06 \x01(\tR\x06fenced\x12=\n" +
+	"\bbuilding\x18\a \x03(\v2!.akidb.cluster.v1.CollectionGraphR\bbuilding\x12\x18\n" +
+	"\adiffers\x18\b \x03(\tR\adiffers\"\x11\n" +
 	"\x0fSnapshotRequest\"<\n" +
 	"\x10SnapshotResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
@@ -1737,34 +1789,35 @@ var file_akidb_cluster_v1_cluster_proto_depIdxs = []int32{
 	3,  // 1: akidb.cluster.v1.StatusResponse.alarms:type_name -> akidb.cluster.v1.Alarm
 	6,  // 2: akidb.cluster.v1.MembersResponse.members:type_name -> akidb.cluster.v1.Member
 	19, // 3: akidb.cluster.v1.VerifyResponse.members:type_name -> akidb.cluster.v1.MemberHash
-	3,  // 4: akidb.cluster.v1.ListAlarmsResponse.alarms:type_name -> akidb.cluster.v1.Alarm
-	0,  // 5: akidb.cluster.v1.ClusterService.Status:input_type -> akidb.cluster.v1.StatusRequest
-	4,  // 6: akidb.cluster.v1.ClusterService.Members:input_type -> akidb.cluster.v1.MembersRequest
-	7,  // 7: akidb.cluster.v1.ClusterService.Leader:input_type -> akidb.cluster.v1.LeaderRequest
-	9,  // 8: akidb.cluster.v1.ClusterService.AddMember:input_type -> akidb.cluster.v1.AddMemberRequest
-	11, // 9: akidb.cluster.v1.ClusterService.RemoveMember:input_type -> akidb.cluster.v1.RemoveMemberRequest
-	13, // 10: akidb.cluster.v1.ClusterService.PromoteMember:input_type -> akidb.cluster.v1.PromoteMemberRequest
-	15, // 11: akidb.cluster.v1.ClusterService.TransferLeader:input_type -> akidb.cluster.v1.TransferLeaderRequest
-	17, // 12: akidb.cluster.v1.ClusterService.Verify:input_type -> akidb.cluster.v1.VerifyRequest
-	20, // 13: akidb.cluster.v1.ClusterService.Snapshot:input_type -> akidb.cluster.v1.SnapshotRequest
-	22, // 14: akidb.cluster.v1.ClusterService.ListAlarms:input_type -> akidb.cluster.v1.ListAlarmsRequest
-	24, // 15: akidb.cluster.v1.ClusterService.ClearAlarm:input_type -> akidb.cluster.v1.ClearAlarmRequest
-	1,  // 16: akidb.cluster.v1.ClusterService.Status:output_type -> akidb.cluster.v1.StatusResponse
-	5,  // 17: akidb.cluster.v1.ClusterService.Members:output_type -> akidb.cluster.v1.MembersResponse
-	8,  // 18: akidb.cluster.v1.ClusterService.Leader:output_type -> akidb.cluster.v1.LeaderResponse
-	10, // 19: akidb.cluster.v1.ClusterService.AddMember:output_type -> akidb.cluster.v1.AddMemberResponse
-	12, // 20: akidb.cluster.v1.ClusterService.RemoveMember:output_type -> akidb.cluster.v1.RemoveMemberResponse
-	14, // 21: akidb.cluster.v1.ClusterService.PromoteMember:output_type -> akidb.cluster.v1.PromoteMemberResponse
-	16, // 22: akidb.cluster.v1.ClusterService.TransferLeader:output_type -> akidb.cluster.v1.TransferLeaderResponse
-	18, // 23: akidb.cluster.v1.ClusterService.Verify:output_type -> akidb.cluster.v1.VerifyResponse
-	21, // 24: akidb.cluster.v1.ClusterService.Snapshot:output_type -> akidb.cluster.v1.SnapshotResponse
-	23, // 25: akidb.cluster.v1.ClusterService.ListAlarms:output_type -> akidb.cluster.v1.ListAlarmsResponse
-	25, // 26: akidb.cluster.v1.ClusterService.ClearAlarm:output_type -> akidb.cluster.v1.ClearAlarmResponse
-	16, // [16:27] is the sub-list for method output_type
-	5,  // [5:16] is the sub-list for method input_type
-	5,  // [5:5] is the sub-list for extension type_name
-	5,  // [5:5] is the sub-list for extension extendee
-	0,  // [0:5] is the sub-list for field type_name
+	2,  // 4: akidb.cluster.v1.MemberHash.building:type_name -> akidb.cluster.v1.CollectionGraph
+	3,  // 5: akidb.cluster.v1.ListAlarmsResponse.alarms:type_name -> akidb.cluster.v1.Alarm
+	0,  // 6: akidb.cluster.v1.ClusterService.Status:input_type -> akidb.cluster.v1.StatusRequest
+	4,  // 7: akidb.cluster.v1.ClusterService.Members:input_type -> akidb.cluster.v1.MembersRequest
+	7,  // 8: akidb.cluster.v1.ClusterService.Leader:input_type -> akidb.cluster.v1.LeaderRequest
+	9,  // 9: akidb.cluster.v1.ClusterService.AddMember:input_type -> akidb.cluster.v1.AddMemberRequest
+	11, // 10: akidb.cluster.v1.ClusterService.RemoveMember:input_type -> akidb.cluster.v1.RemoveMemberRequest
+	13, // 11: akidb.cluster.v1.ClusterService.PromoteMember:input_type -> akidb.cluster.v1.PromoteMemberRequest
+	15, // 12: akidb.cluster.v1.ClusterService.TransferLeader:input_type -> akidb.cluster.v1.TransferLeaderRequest
+	17, // 13: akidb.cluster.v1.ClusterService.Verify:input_type -> akidb.cluster.v1.VerifyRequest
+	20, // 14: akidb.cluster.v1.ClusterService.Snapshot:input_type -> akidb.cluster.v1.SnapshotRequest
+	22, // 15: akidb.cluster.v1.ClusterService.ListAlarms:input_type -> akidb.cluster.v1.ListAlarmsRequest
+	24, // 16: akidb.cluster.v1.ClusterService.ClearAlarm:input_type -> akidb.cluster.v1.ClearAlarmRequest
+	1,  // 17: akidb.cluster.v1.ClusterService.Status:output_type -> akidb.cluster.v1.StatusResponse
+	5,  // 18: akidb.cluster.v1.ClusterService.Members:output_type -> akidb.cluster.v1.MembersResponse
+	8,  // 19: akidb.cluster.v1.ClusterService.Leader:output_type -> akidb.cluster.v1.LeaderResponse
+	10, // 20: akidb.cluster.v1.ClusterService.AddMember:output_type -> akidb.cluster.v1.AddMemberResponse
+	12, // 21: akidb.cluster.v1.ClusterService.RemoveMember:output_type -> akidb.cluster.v1.RemoveMemberResponse
+	14, // 22: akidb.cluster.v1.ClusterService.PromoteMember:output_type -> akidb.cluster.v1.PromoteMemberResponse
+	16, // 23: akidb.cluster.v1.ClusterService.TransferLeader:output_type -> akidb.cluster.v1.TransferLeaderResponse
+	18, // 24: akidb.cluster.v1.ClusterService.Verify:output_type -> akidb.cluster.v1.VerifyResponse
+	21, // 25: akidb.cluster.v1.ClusterService.Snapshot:output_type -> akidb.cluster.v1.SnapshotResponse
+	23, // 26: akidb.cluster.v1.ClusterService.ListAlarms:output_type -> akidb.cluster.v1.ListAlarmsResponse
+	25, // 27: akidb.cluster.v1.ClusterService.ClearAlarm:output_type -> akidb.cluster.v1.ClearAlarmResponse
+	17, // [17:28] is the sub-list for method output_type
+	6,  // [6:17] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_akidb_cluster_v1_cluster_proto_init() }

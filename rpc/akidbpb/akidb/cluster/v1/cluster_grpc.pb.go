@@ -44,7 +44,8 @@ const (
 type ClusterServiceClient interface {
 	// Status describes the node that answers. It works without a leader.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
-	// Members lists the members with what the answering node knows of them.
+	// Members lists the members with what the answering node knows of them. It
+	// works without a leader, but says so.
 	Members(ctx context.Context, in *MembersRequest, opts ...grpc.CallOption) (*MembersResponse, error)
 	// Leader names the leader; UNAVAILABLE while there is none.
 	Leader(ctx context.Context, in *LeaderRequest, opts ...grpc.CallOption) (*LeaderResponse, error)
@@ -59,7 +60,8 @@ type ClusterServiceClient interface {
 	PromoteMember(ctx context.Context, in *PromoteMemberRequest, opts ...grpc.CallOption) (*PromoteMemberResponse, error)
 	// TransferLeader hands leadership to a voter (any up-to-date one if empty).
 	TransferLeader(ctx context.Context, in *TransferLeaderRequest, opts ...grpc.CallOption) (*TransferLeaderResponse, error)
-	// Verify compares state and graph hashes of all members at one applied index.
+	// Verify compares state hashes of all members at one applied index, and their
+	// graphs where all have built them, without holding writes back.
 	Verify(ctx context.Context, in *VerifyRequest, opts ...grpc.CallOption) (*VerifyResponse, error)
 	// Snapshot makes the answering node take a Raft snapshot now.
 	Snapshot(ctx context.Context, in *SnapshotRequest, opts ...grpc.CallOption) (*SnapshotResponse, error)
@@ -195,7 +197,8 @@ func (c *clusterServiceClient) ClearAlarm(ctx context.Context, in *ClearAlarmReq
 type ClusterServiceServer interface {
 	// Status describes the node that answers. It works without a leader.
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
-	// Members lists the members with what the answering node knows of them.
+	// Members lists the members with what the answering node knows of them. It
+	// works without a leader, but says so.
 	Members(context.Context, *MembersRequest) (*MembersResponse, error)
 	// Leader names the leader; UNAVAILABLE while there is none.
 	Leader(context.Context, *LeaderRequest) (*LeaderResponse, error)
@@ -210,7 +213,8 @@ type ClusterServiceServer interface {
 	PromoteMember(context.Context, *PromoteMemberRequest) (*PromoteMemberResponse, error)
 	// TransferLeader hands leadership to a voter (any up-to-date one if empty).
 	TransferLeader(context.Context, *TransferLeaderRequest) (*TransferLeaderResponse, error)
-	// Verify compares state and graph hashes of all members at one applied index.
+	// Verify compares state hashes of all members at one applied index, and their
+	// graphs where all have built them, without holding writes back.
 	Verify(context.Context, *VerifyRequest) (*VerifyResponse, error)
 	// Snapshot makes the answering node take a Raft snapshot now.
 	Snapshot(context.Context, *SnapshotRequest) (*SnapshotResponse, error)
