@@ -37,7 +37,10 @@ func checkNodeField(field, v string, needed bool) error {
 
 // Status implements clusterv1.ClusterServiceServer. It needs no leader; hashes
 // are left out if this replica's state cannot be read.
-func (c *cluster) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
+func (c *cluster) Status(ctx context.Context, r *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	st := c.s.node.Status()
 	out := &clusterv1.StatusResponse{
 		NodeId: st.NodeID, ClusterId: st.ClusterID, Version: c.version, State: st.State, Voter: st.Voter,
@@ -91,7 +94,10 @@ func alarmsOf(v *raftfsm.View) []*clusterv1.Alarm {
 }
 
 // Members implements clusterv1.ClusterServiceServer.
-func (c *cluster) Members(context.Context, *clusterv1.MembersRequest) (*clusterv1.MembersResponse, error) {
+func (c *cluster) Members(_ context.Context, r *clusterv1.MembersRequest) (*clusterv1.MembersResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	out := &clusterv1.MembersResponse{ServedBy: c.s.node.ID()}
 	for _, m := range c.s.node.Members() {
 		out.Members = append(out.Members, &clusterv1.Member{
@@ -104,7 +110,10 @@ func (c *cluster) Members(context.Context, *clusterv1.MembersRequest) (*clusterv
 }
 
 // Leader implements clusterv1.ClusterServiceServer.
-func (c *cluster) Leader(context.Context, *clusterv1.LeaderRequest) (*clusterv1.LeaderResponse, error) {
+func (c *cluster) Leader(_ context.Context, r *clusterv1.LeaderRequest) (*clusterv1.LeaderResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	m, err := c.s.node.Leader()
 	if err != nil {
 		return nil, err
@@ -116,6 +125,9 @@ func (c *cluster) Leader(context.Context, *clusterv1.LeaderRequest) (*clusterv1.
 
 // AddMember implements clusterv1.ClusterServiceServer.
 func (c *cluster) AddMember(ctx context.Context, r *clusterv1.AddMemberRequest) (*clusterv1.AddMemberResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
 		return nil, err
 	}
@@ -127,6 +139,9 @@ func (c *cluster) AddMember(ctx context.Context, r *clusterv1.AddMemberRequest) 
 
 // RemoveMember implements clusterv1.ClusterServiceServer.
 func (c *cluster) RemoveMember(ctx context.Context, r *clusterv1.RemoveMemberRequest) (*clusterv1.RemoveMemberResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
 		return nil, err
 	}
@@ -135,6 +150,9 @@ func (c *cluster) RemoveMember(ctx context.Context, r *clusterv1.RemoveMemberReq
 
 // PromoteMember implements clusterv1.ClusterServiceServer.
 func (c *cluster) PromoteMember(ctx context.Context, r *clusterv1.PromoteMemberRequest) (*clusterv1.PromoteMemberResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
 		return nil, err
 	}
@@ -145,6 +163,9 @@ func (c *cluster) PromoteMember(ctx context.Context, r *clusterv1.PromoteMemberR
 // new leader once this node knows it, or with none if that takes too long: the
 // hand-over itself has happened.
 func (c *cluster) TransferLeader(ctx context.Context, r *clusterv1.TransferLeaderRequest) (*clusterv1.TransferLeaderResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	target := r.GetNodeId()
 	if err := checkNodeField("node_id", target, false); err != nil {
 		return nil, err
@@ -196,7 +217,10 @@ func (c *cluster) Verify(ctx context.Context, _ *clusterv1.VerifyRequest) (*clus
 }
 
 // Snapshot implements clusterv1.ClusterServiceServer.
-func (c *cluster) Snapshot(ctx context.Context, _ *clusterv1.SnapshotRequest) (*clusterv1.SnapshotResponse, error) {
+func (c *cluster) Snapshot(ctx context.Context, r *clusterv1.SnapshotRequest) (*clusterv1.SnapshotResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	logIndex, term, err := c.s.node.Snapshot(ctx)
 	if err != nil {
 		return nil, err
@@ -205,17 +229,20 @@ func (c *cluster) Snapshot(ctx context.Context, _ *clusterv1.SnapshotRequest) (*
 }
 
 // ListAlarms implements clusterv1.ClusterServiceServer.
-func (c *cluster) ListAlarms(ctx context.Context, _ *clusterv1.ListAlarmsRequest) (*clusterv1.ListAlarmsResponse, error) {
-	v, err := c.s.node.Read(ctx, node.ReadOptions{Consistency: node.Linearizable})
+func (c *cluster) ListAlarms(ctx context.Context, r *clusterv1.ListAlarmsRequest) (*clusterv1.ListAlarmsResponse, error) {
+	v, err := c.s.read(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	defer v.Close()
-	return &clusterv1.ListAlarmsResponse{Alarms: alarmsOf(v)}, nil
+	return &clusterv1.ListAlarmsResponse{Alarms: alarmsOf(v.View)}, nil
 }
 
 // ClearAlarm implements clusterv1.ClusterServiceServer.
 func (c *cluster) ClearAlarm(ctx context.Context, r *clusterv1.ClearAlarmRequest) (*clusterv1.ClearAlarmResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	if err := checkNodeField("kind", r.GetKind(), true); err != nil {
 		return nil, err
 	}

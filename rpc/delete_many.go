@@ -18,7 +18,7 @@ import (
 // DeleteMany implements collectionv1.CollectionServiceServer.
 func (s *service) DeleteMany(ctx context.Context, r *collectionv1.DeleteManyRequest) (*collectionv1.DeleteManyResponse, error) {
 	watch := startWatch()
-	if err := checkRequestID("request_id", r.GetRequestId()); err != nil {
+	if err := s.check(r); err != nil {
 		return nil, err
 	}
 	var deleted uint64

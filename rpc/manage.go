@@ -11,6 +11,9 @@ import (
 
 // CreateCollection implements collectionv1.CollectionManagementServiceServer.
 func (s *service) CreateCollection(ctx context.Context, r *collectionv1.CreateCollectionRequest) (*collectionv1.CreateCollectionResponse, error) {
+	if err := s.check(r); err != nil {
+		return nil, err
+	}
 	create, err := createOf(r)
 	if err != nil {
 		return nil, err
@@ -65,7 +68,7 @@ func (s *service) GetCollection(ctx context.Context, r *collectionv1.GetCollecti
 // DeleteCollection implements collectionv1.CollectionManagementServiceServer.
 // What is dropped is invisible at once; its documents go in the background.
 func (s *service) DeleteCollection(ctx context.Context, r *collectionv1.DeleteCollectionRequest) (*collectionv1.DeleteCollectionResponse, error) {
-	if err := checkRequestID("request_id", r.GetRequestId()); err != nil {
+	if err := s.check(r); err != nil {
 		return nil, err
 	}
 	if err := checkRef(r.GetCollectionId()); err != nil {

@@ -202,6 +202,9 @@ func restCall[Req, Resp any](r *rest, ctx context.Context, fullMethod string, re
 		if err := checkParameters(x.request, any(req).(proto.Message)); err != nil {
 			return nil, statusOf(err).Err()
 		}
+		if q, ok := any(req).(request); ok && isVisible(q.GetRequestId()) {
+			x.Header().Set("X-Akidb-Request-Id", q.GetRequestId())
+		}
 		ctx = peer.NewContext(ctx, peerOf(x.request))
 	}
 	info := &grpc.UnaryServerInfo{FullMethod: fullMethod}
@@ -212,6 +215,16 @@ func restCall[Req, Resp any](r *rest, ctx context.Context, fullMethod string, re
 		return nil, err
 	}
 	return resp.(*Resp), nil
+}
+
+// isVisible reports whether text can stand in a header as it is.
+func isVisible(text string) bool {
+	for i := range len(text) {
+		if text[i] <= ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return text != ""
 }
 
 // checkParameters refuses what the gateway would pass over: any query parameter

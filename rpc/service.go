@@ -33,7 +33,7 @@ type view struct {
 }
 
 // read waits for the consistency that a request asks for.
-func (s *service) read(ctx context.Context, r readRequest) (*view, error) {
+func (s *service) read(ctx context.Context, r request) (*view, error) {
 	o, err := s.readOptions(r)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (s *service) readWith(ctx context.Context, o node.ReadOptions) (*view, erro
 }
 
 // readCollection is read, and a collection of the view by id or name.
-func (s *service) readCollection(ctx context.Context, r readRequest, ref string) (*view, *raftfsm.Collection, error) {
+func (s *service) readCollection(ctx context.Context, r request, ref string) (*view, *raftfsm.Collection, error) {
 	v, err := s.read(ctx, r)
 	if err != nil {
 		return nil, nil, err

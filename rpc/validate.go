@@ -154,17 +154,52 @@ func payloadOf(field string, j *collectionv1.Json) ([]byte, error) {
 	return out, nil
 }
 
-// readRequest is what every request for a read has.
-type readRequest interface {
+// request is what every request has, so that a client may attach it to all its
+// calls.
+type request interface {
 	GetConsistency() string
 	GetSessionToken() string
 	GetMaxStalenessMs() uint32
+	GetRequestId() string
 }
 
-// readOptions checks the fields about consistency; the token is checked by the
-// node, which knows its cluster.
-func (s *service) readOptions(r readRequest) (node.ReadOptions, error) {
+// checkInner refuses in one part of a batch what is given once, for all of it.
+func checkInner(field string, r interface {
+	request
+	GetCollectionId() string
+}) error {
+	name := ""
+	switch {
+	case r.GetCollectionId() != "":
+		name = "collection_id"
+	case r.GetConsistency() != "":
+		name = "consistency"
+	case r.GetSessionToken() != "":
+		name = "session_token"
+	case r.GetMaxStalenessMs() != 0:
+		name = "max_staleness_ms"
+	case r.GetRequestId() != "":
+		name = "request_id"
+	default:
+		return nil
+	}
+	return invalid(join(field, name), "must be empty; it is given once, for the whole batch")
+}
+
+// check checks what every request has, for handlers that it does not steer: a
+// write is decided by the one log, after whatever a token stands for.
+func (s *service) check(r request) error {
+	_, err := s.readOptions(r)
+	return err
+}
+
+// readOptions checks what every request has; the token is checked by the node,
+// which knows its cluster.
+func (s *service) readOptions(r request) (node.ReadOptions, error) {
 	o := node.ReadOptions{Consistency: node.Consistency(r.GetConsistency())}
+	if err := checkRequestID("request_id", r.GetRequestId()); err != nil {
+		return o, err
+	}
 	stale := r.GetMaxStalenessMs()
 	switch o.Consistency {
 	case "":
@@ -222,9 +257,6 @@ func createOf(r *collectionv1.CreateCollectionRequest) (*fsmv1.CreateCollection,
 	}
 	fields, err := payloadIndexesOf(r.GetPayloadIndexes())
 	if err != nil {
-		return nil, err
-	}
-	if err := checkRequestID("request_id", r.GetRequestId()); err != nil {
 		return nil, err
 	}
 	return &fsmv1.CreateCollection{
