@@ -7,7 +7,13 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/akidb/akidb/node"
 	"github.com/akidb/akidb/raftfsm"
@@ -33,6 +39,50 @@ func checkNodeField(field, v string, needed bool) error {
 		return invalidf(field, "longer than %d bytes", maxNodeIDBytes)
 	}
 	return nil
+}
+
+// checkAddr refuses what cannot be dialled.
+func checkAddr(field, addr string) error {
+	if err := checkNodeField(field, addr, true); err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || perr != nil || n == 0 {
+		return invalidf(field, "%q: want host:port, with a port from 1 to 65535", addr)
+	}
+	return nil
+}
+
+func checkAlarmKind(field, kind string) error {
+	kinds := []string{node.AlarmNoSpace, node.AlarmCorrupt, node.AlarmDiverged, node.AlarmLag, node.AlarmClock}
+	if !slices.Contains(kinds, kind) {
+		return invalidf(field, "%q is none of %s", kind, strings.Join(kinds, ", "))
+	}
+	return nil
+}
+
+// reasonNoMember: the node named is no member of the cluster.
+const reasonNoMember = "MEMBER_NOT_FOUND"
+
+// checkMember refuses a node that is no member. This replica may not have heard
+// of a new one yet, so what it does not know it looks up again behind a barrier.
+func (c *cluster) checkMember(ctx context.Context, id string) error {
+	if c.isMember(id) {
+		return nil
+	}
+	v, err := c.s.node.Read(ctx, node.ReadOptions{Consistency: node.Linearizable})
+	if err != nil {
+		return err
+	}
+	v.Close()
+	if c.isMember(id) {
+		return nil
+	}
+	return withReason(codes.NotFound, reasonNoMember, classPermanent, "node_id: %q is no member of the cluster", id)
+}
+
+func (c *cluster) isMember(id string) bool {
+	return slices.ContainsFunc(c.s.node.Members(), func(m node.Member) bool { return m.NodeID == id })
 }
 
 // Status implements clusterv1.ClusterServiceServer. It needs no leader; hashes
@@ -131,7 +181,7 @@ func (c *cluster) AddMember(ctx context.Context, r *clusterv1.AddMemberRequest) 
 	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
 		return nil, err
 	}
-	if err := checkNodeField("raft_addr", r.GetRaftAddr(), true); err != nil {
+	if err := checkAddr("raft_addr", r.GetRaftAddr()); err != nil {
 		return nil, err
 	}
 	return &clusterv1.AddMemberResponse{}, c.s.node.AddMember(ctx, r.GetNodeId(), r.GetRaftAddr(), r.GetVoter())
@@ -145,6 +195,9 @@ func (c *cluster) RemoveMember(ctx context.Context, r *clusterv1.RemoveMemberReq
 	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
 		return nil, err
 	}
+	if err := c.checkMember(ctx, r.GetNodeId()); err != nil {
+		return nil, err
+	}
 	return &clusterv1.RemoveMemberResponse{}, c.s.node.RemoveMember(ctx, r.GetNodeId())
 }
 
@@ -154,6 +207,9 @@ func (c *cluster) PromoteMember(ctx context.Context, r *clusterv1.PromoteMemberR
 		return nil, err
 	}
 	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
+		return nil, err
+	}
+	if err := c.checkMember(ctx, r.GetNodeId()); err != nil {
 		return nil, err
 	}
 	return &clusterv1.PromoteMemberResponse{}, c.s.node.PromoteMember(ctx, r.GetNodeId())
@@ -243,7 +299,7 @@ func (c *cluster) ClearAlarm(ctx context.Context, r *clusterv1.ClearAlarmRequest
 	if err := c.s.check(r); err != nil {
 		return nil, err
 	}
-	if err := checkNodeField("kind", r.GetKind(), true); err != nil {
+	if err := checkAlarmKind("kind", r.GetKind()); err != nil {
 		return nil, err
 	}
 	if err := checkNodeField("node_id", r.GetNodeId(), false); err != nil {
