@@ -203,6 +203,10 @@ func TestBadRowsAreNamed(t *testing.T) {
 		{"b.jsonl", `{"id":1.5,"vector":[1,2]}`, `field "id"`},
 		{"c.jsonl", `{"id":1,"vec":[1,2]}`, `no field "vector"`},
 		{"d.jsonl", `{"id":1,"vector":["x"]}`, `field "vector"`},
+		{"f.jsonl", `{"id":1,"vector":[1],"a":1,"\u0061":2}`, `row 0, at byte 0: field "a" is there twice`},
+		{"g.jsonl", `{"id":1,"vector":[1]} x`, "row 0, at byte 0: text after"},
+		{"h.jsonl", `[1]`, "row 0, at byte 0: not a JSON object"},
+		{"i.jsonl", `{"id":1,"vector":[1`, "row 0, at byte 0"},
 		{"e.txt", "x", "unknown format"},
 	} {
 		err := func() error {
