@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -137,6 +138,16 @@ func TestBadInput(t *testing.T) {
 		{"metadata no object", l + "/insert", `{"doc_id":"a","vector":[1,2,3],"metadata":[1]}`, 400, "INVALID_ARGUMENT", "metadata"},
 		{"metadata too large", l + "/insert", `{"doc_id":"a","vector":[1,2,3],"metadata":{"a":"` + big + `"}}`, 400, "INVALID_ARGUMENT", "metadata"},
 		{"metadata too deep", l + "/insert", `{"doc_id":"a","vector":[1,2,3],"metadata":` + strings.Repeat(`{"a":`, 64) + `1` + strings.Repeat(`}`, 64) + `}`, 400, "INVALID_ARGUMENT", "metadata"},
+		{"metadata with a name twice", l + "/insert", `{"doc_id":"a","vector":[1,2,3],"metadata":{"a":1,"\u0061":2}}`, 400, "INVALID_ARGUMENT", "metadata"},
+		{"deep metadata with a name twice", l + "/upsert", `{"doc_id":"a","vector":[1,2,3],"metadata":{"x":[{"a":1,"b":2,"a":2}]}}`, 400, "INVALID_ARGUMENT", "metadata"},
+		{"patch with a name twice", l + "/patch", `{"doc_id":"taken","metadata":{"a":1,"a":1}}`, 400, "INVALID_ARGUMENT", "metadata"},
+		{"batch with a name twice", l + "/batch", `{"ops":[{"upsert":{"doc_id":"a","vector":[1,2,3],"metadata":{"a":1,"a":1}}}]}`, 400, "INVALID_ARGUMENT", "ops[0].upsert.metadata"},
+		{"name like an id", c, `{"name":"0190A0B1-0000-7000-8000-00000000000A","dimension":3,"metric":"l2"}`, 400, "INVALID_ARGUMENT", "name"},
+		{"geo without lat", l + "/count", `{"filter":{"must":[{"key":"a","geo_radius":{"lon":0,"radius_m":1}}]}}`, 400, "INVALID_ARGUMENT", "filter.must[0].geo_radius.lat"},
+		{"geo with lon null", l + "/count", `{"filter":{"must":[{"key":"a","geo_radius":{"lat":0,"lon":null,"radius_m":1}}]}}`, 400, "INVALID_ARGUMENT", "filter.must[0].geo_radius.lon"},
+		{"geo without radius_m", l + "/count", `{"filter":{"must":[{"key":"a","geo_radius":{"lat":0,"lon":0}}]}}`, 400, "INVALID_ARGUMENT", "filter.must[0].geo_radius.radius_m"},
+		{"delete by an empty filter", l + "/delete", `{"filter":{}}`, 400, "INVALID_ARGUMENT", "filter"},
+		{"delete by empty lists", l + "/delete", `{"filter":{"must":[],"should":[]}}`, 400, "INVALID_ARGUMENT", "filter"},
 		{"name with slash", c, `{"name":"a/b","dimension":3,"metric":"l2"}`, 400, "INVALID_ARGUMENT", "name"},
 		{"name with dots", c, `{"name":"a..b","dimension":3,"metric":"l2"}`, 400, "INVALID_ARGUMENT", "name"},
 		{"name with control character", c, `{"name":"a\u0007","dimension":3,"metric":"l2"}`, 400, "INVALID_ARGUMENT", "name"},
@@ -356,5 +367,57 @@ func TestFloatsComeBackAsTheyWere(t *testing.T) {
 		if math.Float32bits(f) != math.Float32bits(vector[i]) {
 			t.Errorf("element %d is %v, was %v", i, f, vector[i])
 		}
+	}
+}
+
+// A payload may have 63 levels, and what refuses more says so, wherever the text
+// grows too deep.
+func TestDepthOfPayloadsIsNamed(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	for _, levels := range []int{64, 99, 500} {
+		r := b.do("POST", "/api/v1/collections/c/upsert", `{"doc_id":"a","vector":[1],"metadata":`+
+			strings.Repeat(`{"a":`, levels)+`1`+strings.Repeat(`}`, levels)+`}`)
+		if r.status != 400 || !strings.Contains(r.text, "nested deeper than 63 levels") || r.at("error", "details", "violations", 0, "field") != "metadata" {
+			t.Errorf("%d levels: %d %s", levels, r.status, r.text)
+		}
+	}
+}
+
+// Finite vectors whose distance is beyond float32 still have a number for it.
+func TestDistancesBeyondFloat32AreNumbers(t *testing.T) {
+	b := newBench(t, nil)
+	for _, k := range []struct{ metric, vector, query, want string }{
+		{"l2", "[3e38,3e38]", "[-3e38,-3e38]", "340282346638528860000000000000000000000"},
+		{"dot", "[3e38,3e38]", "[3e38,3e38]", "340282346638528860000000000000000000000"},
+		{"dot", "[3e38,3e38]", "[-3e38,-3e38]", "-340282346638528860000000000000000000000"},
+		{"dot", "[3e38,-3e38]", "[3e38,3e38]", "-340282346638528860000000000000000000000"},
+	} {
+		name := fmt.Sprintf("%s%s%s", k.metric, k.vector[1:4], k.query[1:4]) + k.vector[5:7]
+		b.create(name, 2, k.metric)
+		b.must("POST", "/api/v1/collections/"+name+"/upsert", `{"doc_id":"a","vector":`+k.vector+`}`)
+		r := b.must("POST", "/api/v1/collections/"+name+"/query", `{"top_k":1,"query_vector":`+k.query+`}`)
+		got, _ := strconv.ParseFloat(fmt.Sprint(r.at("matches", 0, "distance")), 32)
+		want, _ := strconv.ParseFloat(k.want, 32)
+		if float32(got) != float32(want) {
+			t.Errorf("%+v: %s", k, r.text)
+		}
+	}
+}
+
+// An id is found in any spelling of a UUID, by reads, writes and drops.
+func TestIDsInAnySpelling(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	id := b.must("GET", "/api/v1/collections/c", "").at("collection", "collection_id").(string)
+	upper := "/api/v1/collections/" + strings.ToUpper(id)
+	b.must("POST", upper+"/upsert", `{"doc_id":"a","vector":[1]}`)
+	if r := b.must("POST", upper+"/count", `{}`); r.at("count") != "1" {
+		t.Errorf("count: %s", r.text)
+	}
+	b.must("POST", upper+"/delete", `{"filter":{"must":[{"key":"x","is_missing":true}]}}`)
+	b.must("DELETE", upper, "")
+	if r := b.do("GET", "/api/v1/collections/c", ""); r.status != 404 {
+		t.Errorf("dropped: %d %s", r.status, r.text)
 	}
 }

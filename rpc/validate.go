@@ -12,6 +12,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
+
 	"github.com/akidb/akidb/index"
 	"github.com/akidb/akidb/node"
 	"github.com/akidb/akidb/raftfsm"
@@ -41,6 +43,8 @@ func checkName(name string) error {
 		return invalid(field, "is not UTF-8")
 	case n < 1 || n > maxNameRunes:
 		return invalidf(field, "must have 1 to %d characters, not %d", maxNameRunes, n)
+	case uuid.Validate(name) == nil:
+		return invalid(field, "has the form of a UUID, as the ids of collections have; take another, since a reference like it is looked up as an id")
 	case strings.Contains(name, ".."):
 		return invalid(field, `must not contain ".."`)
 	}
@@ -127,7 +131,8 @@ func payloadOf(field string, j *collectionv1.Json) ([]byte, error) {
 	if len(raw) > 4*maxPayloadBytes { // white space cannot be all of it
 		return nil, invalidf(field, "larger than %d bytes", maxPayloadBytes)
 	}
-	d := &jsonDecoder{buf: raw, depth: maxJSONDepth - maxPayloadDepth}
+	d := &jsonDecoder{buf: raw, unique: true}
+	d.asPayload()
 	switch c := d.peek(); {
 	case c == 'n' && d.literal("null") && d.peek() == 0:
 		return nil, nil

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc/metadata"
@@ -65,15 +66,41 @@ func (s *service) proposeOn(ctx context.Context, ref, requestID string,
 	if !errors.Is(local, raftfsm.ErrCollectionNotFound) && !errors.As(local, &iv) {
 		return nil, local
 	}
-	cmd, err := s.buildAt(ctx, node.Linearizable, ref, build)
+	look, cancel := ctx, func() {}
+	if iv != nil {
+		look, cancel = s.whileLed(ctx)
+	}
+	defer cancel()
+	cmd, err := s.buildAt(look, node.Linearizable, ref, build)
 	switch {
-	case errors.Is(err, node.ErrNoLeader) && iv != nil:
+	case iv != nil && (errors.Is(err, node.ErrNoLeader) || err != nil && look.Err() != nil && ctx.Err() == nil):
 		return nil, local // wrong by all this replica knows; say that
 	case err != nil:
 		return nil, err
 	}
 	cmd.RequestId = requestID
 	return s.propose(ctx, cmd)
+}
+
+// whileLed is ctx until no leader is known: a read that is linearizable would
+// then wait for one as long as ctx allows.
+func (s *service) whileLed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with ctx, at the latest by cancel
+		tick := time.NewTicker(leaderPoll)
+		defer tick.Stop()
+		for {
+			if _, err := s.node.Leader(); errors.Is(err, node.ErrNoLeader) {
+				cancel()
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 func (s *service) buildAt(ctx context.Context, level node.Consistency, ref string,
@@ -83,7 +110,7 @@ func (s *service) buildAt(ctx context.Context, level node.Consistency, ref strin
 		return nil, err
 	}
 	defer v.Close()
-	c, err := v.Collection(ref)
+	c, err := collectionOf(v, ref)
 	if err != nil {
 		return nil, err
 	}
