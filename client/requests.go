@@ -49,12 +49,15 @@ func (c *Client) seen(r tokened) { c.session.observe(r.GetSessionToken()) }
 func (c *Client) Insert(ctx context.Context, r *collectionv1.InsertRequest) (*collectionv1.InsertResponse, error) {
 	if r.RequestId == "" {
 		r = &collectionv1.InsertRequest{
-			CollectionId: r.CollectionId,
-			DocId:        r.DocId,
-			ExternalId:   r.ExternalId,
-			Vector:       r.Vector,
-			Metadata:     r.Metadata,
-			RequestId:    NewRequestID(),
+			CollectionId:   r.CollectionId,
+			DocId:          r.DocId,
+			ExternalId:     r.ExternalId,
+			Vector:         r.Vector,
+			Metadata:       r.Metadata,
+			Consistency:    r.Consistency,
+			SessionToken:   r.SessionToken,
+			MaxStalenessMs: r.MaxStalenessMs,
+			RequestId:      NewRequestID(),
 		}
 	}
 	out, err := do[collectionv1.InsertResponse](ctx, c.core, method{collectionv1.CollectionService_Insert_FullMethodName, write}, r, r.RequestId)
@@ -69,13 +72,16 @@ func (c *Client) Insert(ctx context.Context, r *collectionv1.InsertRequest) (*co
 func (c *Client) Upsert(ctx context.Context, r *collectionv1.UpsertRequest) (*collectionv1.UpsertResponse, error) {
 	if r.RequestId == "" {
 		r = &collectionv1.UpsertRequest{
-			CollectionId: r.CollectionId,
-			DocId:        r.DocId,
-			ExternalId:   r.ExternalId,
-			Vector:       r.Vector,
-			Metadata:     r.Metadata,
-			IfVersion:    r.IfVersion,
-			RequestId:    NewRequestID(),
+			CollectionId:   r.CollectionId,
+			DocId:          r.DocId,
+			ExternalId:     r.ExternalId,
+			Vector:         r.Vector,
+			Metadata:       r.Metadata,
+			IfVersion:      r.IfVersion,
+			Consistency:    r.Consistency,
+			SessionToken:   r.SessionToken,
+			MaxStalenessMs: r.MaxStalenessMs,
+			RequestId:      NewRequestID(),
 		}
 	}
 	out, err := do[collectionv1.UpsertResponse](ctx, c.core, method{collectionv1.CollectionService_Upsert_FullMethodName, write}, r, r.RequestId)
@@ -90,11 +96,14 @@ func (c *Client) Upsert(ctx context.Context, r *collectionv1.UpsertRequest) (*co
 func (c *Client) PatchPayload(ctx context.Context, r *collectionv1.PatchPayloadRequest) (*collectionv1.PatchPayloadResponse, error) {
 	if r.RequestId == "" {
 		r = &collectionv1.PatchPayloadRequest{
-			CollectionId: r.CollectionId,
-			DocId:        r.DocId,
-			Metadata:     r.Metadata,
-			IfVersion:    r.IfVersion,
-			RequestId:    NewRequestID(),
+			CollectionId:   r.CollectionId,
+			DocId:          r.DocId,
+			Metadata:       r.Metadata,
+			IfVersion:      r.IfVersion,
+			Consistency:    r.Consistency,
+			SessionToken:   r.SessionToken,
+			MaxStalenessMs: r.MaxStalenessMs,
+			RequestId:      NewRequestID(),
 		}
 	}
 	out, err := do[collectionv1.PatchPayloadResponse](ctx, c.core, method{collectionv1.CollectionService_PatchPayload_FullMethodName, write}, r, r.RequestId)
@@ -109,10 +118,13 @@ func (c *Client) PatchPayload(ctx context.Context, r *collectionv1.PatchPayloadR
 func (c *Client) Delete(ctx context.Context, r *collectionv1.DeleteRequest) (*collectionv1.DeleteResponse, error) {
 	if r.RequestId == "" {
 		r = &collectionv1.DeleteRequest{
-			CollectionId: r.CollectionId,
-			DocId:        r.DocId,
-			IfVersion:    r.IfVersion,
-			RequestId:    NewRequestID(),
+			CollectionId:   r.CollectionId,
+			DocId:          r.DocId,
+			IfVersion:      r.IfVersion,
+			Consistency:    r.Consistency,
+			SessionToken:   r.SessionToken,
+			MaxStalenessMs: r.MaxStalenessMs,
+			RequestId:      NewRequestID(),
 		}
 	}
 	out, err := do[collectionv1.DeleteResponse](ctx, c.core, method{collectionv1.CollectionService_Delete_FullMethodName, write}, r, r.RequestId)
@@ -127,10 +139,13 @@ func (c *Client) Delete(ctx context.Context, r *collectionv1.DeleteRequest) (*co
 func (c *Client) DeleteMany(ctx context.Context, r *collectionv1.DeleteManyRequest) (*collectionv1.DeleteManyResponse, error) {
 	if r.RequestId == "" {
 		r = &collectionv1.DeleteManyRequest{
-			CollectionId: r.CollectionId,
-			DocIds:       r.DocIds,
-			Filter:       r.Filter,
-			RequestId:    NewRequestID(),
+			CollectionId:   r.CollectionId,
+			DocIds:         r.DocIds,
+			Filter:         r.Filter,
+			Consistency:    r.Consistency,
+			SessionToken:   r.SessionToken,
+			MaxStalenessMs: r.MaxStalenessMs,
+			RequestId:      NewRequestID(),
 		}
 	}
 	out, err := do[collectionv1.DeleteManyResponse](ctx, c.core, method{collectionv1.CollectionService_DeleteMany_FullMethodName, write}, r, r.RequestId)
@@ -145,9 +160,12 @@ func (c *Client) DeleteMany(ctx context.Context, r *collectionv1.DeleteManyReque
 func (c *Client) Batch(ctx context.Context, r *collectionv1.BatchRequest) (*collectionv1.BatchResponse, error) {
 	if r.RequestId == "" {
 		r = &collectionv1.BatchRequest{
-			CollectionId: r.CollectionId,
-			Ops:          r.Ops,
-			RequestId:    NewRequestID(),
+			CollectionId:   r.CollectionId,
+			Ops:            r.Ops,
+			Consistency:    r.Consistency,
+			SessionToken:   r.SessionToken,
+			MaxStalenessMs: r.MaxStalenessMs,
+			RequestId:      NewRequestID(),
 		}
 	}
 	out, err := do[collectionv1.BatchResponse](ctx, c.core, method{collectionv1.CollectionService_Batch_FullMethodName, write}, r, r.RequestId)
@@ -168,6 +186,9 @@ func (c *Client) CreateCollection(ctx context.Context, r *collectionv1.CreateCol
 			EmbeddingModel: r.EmbeddingModel,
 			Index:          r.Index,
 			PayloadIndexes: r.PayloadIndexes,
+			Consistency:    r.Consistency,
+			SessionToken:   r.SessionToken,
+			MaxStalenessMs: r.MaxStalenessMs,
 			RequestId:      NewRequestID(),
 		}
 	}
@@ -183,8 +204,11 @@ func (c *Client) CreateCollection(ctx context.Context, r *collectionv1.CreateCol
 func (c *Client) DeleteCollection(ctx context.Context, r *collectionv1.DeleteCollectionRequest) (*collectionv1.DeleteCollectionResponse, error) {
 	if r.RequestId == "" {
 		r = &collectionv1.DeleteCollectionRequest{
-			CollectionId: r.CollectionId,
-			RequestId:    NewRequestID(),
+			CollectionId:   r.CollectionId,
+			Consistency:    r.Consistency,
+			SessionToken:   r.SessionToken,
+			MaxStalenessMs: r.MaxStalenessMs,
+			RequestId:      NewRequestID(),
 		}
 	}
 	out, err := do[collectionv1.DeleteCollectionResponse](ctx, c.core, method{collectionv1.CollectionManagementService_DeleteCollection_FullMethodName, write}, r, r.RequestId)
@@ -214,6 +238,7 @@ func (c *Client) Query(ctx context.Context, r *collectionv1.QueryRequest) (*coll
 			Consistency:     a.consistency,
 			SessionToken:    a.token,
 			MaxStalenessMs:  a.maxStalenessMS,
+			RequestId:       r.RequestId,
 		}
 	}
 	out, err := do[collectionv1.QueryResponse](ctx, c.core, method{collectionv1.CollectionService_Query_FullMethodName, read}, r, "")
@@ -233,6 +258,7 @@ func (c *Client) QueryBatch(ctx context.Context, r *collectionv1.QueryBatchReque
 			Consistency:    a.consistency,
 			SessionToken:   a.token,
 			MaxStalenessMs: a.maxStalenessMS,
+			RequestId:      r.RequestId,
 		}
 	}
 	out, err := do[collectionv1.QueryBatchResponse](ctx, c.core, method{collectionv1.CollectionService_QueryBatch_FullMethodName, read}, r, "")
@@ -252,6 +278,7 @@ func (c *Client) Get(ctx context.Context, r *collectionv1.GetRequest) (*collecti
 			Consistency:    a.consistency,
 			SessionToken:   a.token,
 			MaxStalenessMs: a.maxStalenessMS,
+			RequestId:      r.RequestId,
 		}
 	}
 	out, err := do[collectionv1.GetResponse](ctx, c.core, method{collectionv1.CollectionService_Get_FullMethodName, read}, r, "")
@@ -273,6 +300,7 @@ func (c *Client) Fetch(ctx context.Context, r *collectionv1.FetchRequest) (*coll
 			Consistency:     a.consistency,
 			SessionToken:    a.token,
 			MaxStalenessMs:  a.maxStalenessMS,
+			RequestId:       r.RequestId,
 		}
 	}
 	out, err := do[collectionv1.FetchResponse](ctx, c.core, method{collectionv1.CollectionService_Fetch_FullMethodName, read}, r, "")
@@ -292,6 +320,7 @@ func (c *Client) Count(ctx context.Context, r *collectionv1.CountRequest) (*coll
 			Consistency:    a.consistency,
 			SessionToken:   a.token,
 			MaxStalenessMs: a.maxStalenessMS,
+			RequestId:      r.RequestId,
 		}
 	}
 	out, err := do[collectionv1.CountResponse](ctx, c.core, method{collectionv1.CollectionService_Count_FullMethodName, read}, r, "")
@@ -315,6 +344,7 @@ func (c *Client) Scroll(ctx context.Context, r *collectionv1.ScrollRequest) (*co
 			Consistency:     a.consistency,
 			SessionToken:    a.token,
 			MaxStalenessMs:  a.maxStalenessMS,
+			RequestId:       r.RequestId,
 		}
 	}
 	out, err := do[collectionv1.ScrollResponse](ctx, c.core, method{collectionv1.CollectionService_Scroll_FullMethodName, read}, r, "")
@@ -333,6 +363,7 @@ func (c *Client) Describe(ctx context.Context, r *collectionv1.DescribeRequest) 
 			Consistency:    a.consistency,
 			SessionToken:   a.token,
 			MaxStalenessMs: a.maxStalenessMS,
+			RequestId:      r.RequestId,
 		}
 	}
 	out, err := do[collectionv1.DescribeResponse](ctx, c.core, method{collectionv1.CollectionService_Describe_FullMethodName, read}, r, "")
@@ -350,6 +381,7 @@ func (c *Client) ListCollections(ctx context.Context, r *collectionv1.ListCollec
 			Consistency:    a.consistency,
 			SessionToken:   a.token,
 			MaxStalenessMs: a.maxStalenessMS,
+			RequestId:      r.RequestId,
 		}
 	}
 	out, err := do[collectionv1.ListCollectionsResponse](ctx, c.core, method{collectionv1.CollectionManagementService_ListCollections_FullMethodName, read}, r, "")
@@ -368,6 +400,7 @@ func (c *Client) GetCollection(ctx context.Context, r *collectionv1.GetCollectio
 			Consistency:    a.consistency,
 			SessionToken:   a.token,
 			MaxStalenessMs: a.maxStalenessMS,
+			RequestId:      r.RequestId,
 		}
 	}
 	out, err := do[collectionv1.GetCollectionResponse](ctx, c.core, method{collectionv1.CollectionManagementService_GetCollection_FullMethodName, read}, r, "")

@@ -8,7 +8,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/akidb/akidb/node"
 	"github.com/akidb/akidb/raftfsm"
@@ -36,9 +42,56 @@ func checkNodeField(field, v string, needed bool) error {
 	return nil
 }
 
+// checkAddr refuses what cannot be dialled.
+func checkAddr(field, addr string) error {
+	if err := checkNodeField(field, addr, true); err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || perr != nil || n == 0 {
+		return invalidf(field, "%q: want host:port, with a port from 1 to 65535", addr)
+	}
+	return nil
+}
+
+func checkAlarmKind(field, kind string) error {
+	kinds := []string{node.AlarmNoSpace, node.AlarmCorrupt, node.AlarmDiverged, node.AlarmLag, node.AlarmClock}
+	if !slices.Contains(kinds, kind) {
+		return invalidf(field, "%q is none of %s", kind, strings.Join(kinds, ", "))
+	}
+	return nil
+}
+
+// reasonNoMember: the node named is no member of the cluster.
+const reasonNoMember = "MEMBER_NOT_FOUND"
+
+// checkMember refuses a node that is no member. This replica may not have heard
+// of a new one yet, so what it does not know it looks up again behind a barrier.
+func (c *cluster) checkMember(ctx context.Context, id string) error {
+	if c.isMember(id) {
+		return nil
+	}
+	v, err := c.s.node.Read(ctx, node.ReadOptions{Consistency: node.Linearizable})
+	if err != nil {
+		return err
+	}
+	v.Close()
+	if c.isMember(id) {
+		return nil
+	}
+	return withReason(codes.NotFound, reasonNoMember, classPermanent, "node_id: %q is no member of the cluster", id)
+}
+
+func (c *cluster) isMember(id string) bool {
+	return slices.ContainsFunc(c.s.node.Members(), func(m node.Member) bool { return m.NodeID == id })
+}
+
 // Status implements clusterv1.ClusterServiceServer. It needs no leader; hashes
 // are left out if this replica's state cannot be read.
-func (c *cluster) Status(ctx context.Context, _ *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
+func (c *cluster) Status(ctx context.Context, r *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	st := c.s.node.Status()
 	out := &clusterv1.StatusResponse{
 		NodeId: st.NodeID, ClusterId: st.ClusterID, Version: c.version, State: st.State, Voter: st.Voter,
@@ -93,7 +146,10 @@ func alarmsOf(alarms []raftfsm.Alarm) []*clusterv1.Alarm {
 }
 
 // Members implements clusterv1.ClusterServiceServer.
-func (c *cluster) Members(context.Context, *clusterv1.MembersRequest) (*clusterv1.MembersResponse, error) {
+func (c *cluster) Members(_ context.Context, r *clusterv1.MembersRequest) (*clusterv1.MembersResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	out := &clusterv1.MembersResponse{ServedBy: c.s.node.ID(), Stale: true}
 	_, err := c.s.node.Leader()
 	for _, m := range c.s.node.Members() {
@@ -110,7 +166,10 @@ func (c *cluster) Members(context.Context, *clusterv1.MembersRequest) (*clusterv
 }
 
 // Leader implements clusterv1.ClusterServiceServer.
-func (c *cluster) Leader(context.Context, *clusterv1.LeaderRequest) (*clusterv1.LeaderResponse, error) {
+func (c *cluster) Leader(_ context.Context, r *clusterv1.LeaderRequest) (*clusterv1.LeaderResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	m, err := c.s.node.Leader()
 	if err != nil {
 		return nil, err
@@ -122,10 +181,13 @@ func (c *cluster) Leader(context.Context, *clusterv1.LeaderRequest) (*clusterv1.
 
 // AddMember implements clusterv1.ClusterServiceServer.
 func (c *cluster) AddMember(ctx context.Context, r *clusterv1.AddMemberRequest) (*clusterv1.AddMemberResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
 		return nil, err
 	}
-	if err := checkNodeField("raft_addr", r.GetRaftAddr(), true); err != nil {
+	if err := checkAddr("raft_addr", r.GetRaftAddr()); err != nil {
 		return nil, err
 	}
 	return &clusterv1.AddMemberResponse{}, c.s.node.AddMember(ctx, r.GetNodeId(), r.GetRaftAddr(), r.GetVoter(), node.Forced(r.GetForce()))
@@ -133,7 +195,13 @@ func (c *cluster) AddMember(ctx context.Context, r *clusterv1.AddMemberRequest) 
 
 // RemoveMember implements clusterv1.ClusterServiceServer.
 func (c *cluster) RemoveMember(ctx context.Context, r *clusterv1.RemoveMemberRequest) (*clusterv1.RemoveMemberResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
+		return nil, err
+	}
+	if err := c.checkMember(ctx, r.GetNodeId()); err != nil {
 		return nil, err
 	}
 	return &clusterv1.RemoveMemberResponse{}, c.s.node.RemoveMember(ctx, r.GetNodeId(), node.Forced(r.GetForce()))
@@ -141,7 +209,13 @@ func (c *cluster) RemoveMember(ctx context.Context, r *clusterv1.RemoveMemberReq
 
 // PromoteMember implements clusterv1.ClusterServiceServer.
 func (c *cluster) PromoteMember(ctx context.Context, r *clusterv1.PromoteMemberRequest) (*clusterv1.PromoteMemberResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
+		return nil, err
+	}
+	if err := c.checkMember(ctx, r.GetNodeId()); err != nil {
 		return nil, err
 	}
 	return &clusterv1.PromoteMemberResponse{}, c.s.node.PromoteMember(ctx, r.GetNodeId(), node.Forced(r.GetForce()))
@@ -151,6 +225,9 @@ func (c *cluster) PromoteMember(ctx context.Context, r *clusterv1.PromoteMemberR
 // new leader once this node knows it, or with none if that takes too long: the
 // hand-over itself has happened.
 func (c *cluster) TransferLeader(ctx context.Context, r *clusterv1.TransferLeaderRequest) (*clusterv1.TransferLeaderResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	target := r.GetNodeId()
 	if err := checkNodeField("node_id", target, false); err != nil {
 		return nil, err
@@ -177,7 +254,10 @@ func (c *cluster) TransferLeader(ctx context.Context, r *clusterv1.TransferLeade
 }
 
 // Verify implements clusterv1.ClusterServiceServer.
-func (c *cluster) Verify(ctx context.Context, _ *clusterv1.VerifyRequest) (*clusterv1.VerifyResponse, error) {
+func (c *cluster) Verify(ctx context.Context, r *clusterv1.VerifyRequest) (*clusterv1.VerifyResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	hashes, err := c.s.node.Verify(ctx)
 	if err != nil {
 		return nil, err
@@ -209,7 +289,10 @@ func verifyResponse(hashes []node.MemberHash) *clusterv1.VerifyResponse {
 }
 
 // Snapshot implements clusterv1.ClusterServiceServer.
-func (c *cluster) Snapshot(ctx context.Context, _ *clusterv1.SnapshotRequest) (*clusterv1.SnapshotResponse, error) {
+func (c *cluster) Snapshot(ctx context.Context, r *clusterv1.SnapshotRequest) (*clusterv1.SnapshotResponse, error) {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
 	logIndex, term, err := c.s.node.Snapshot(ctx)
 	if err != nil {
 		return nil, err
@@ -219,8 +302,8 @@ func (c *cluster) Snapshot(ctx context.Context, _ *clusterv1.SnapshotRequest) (*
 
 // ListAlarms implements clusterv1.ClusterServiceServer. A node that is out of
 // service tells what it knows: that it is fenced may be what the caller looks for.
-func (c *cluster) ListAlarms(ctx context.Context, _ *clusterv1.ListAlarmsRequest) (*clusterv1.ListAlarmsResponse, error) {
-	v, err := c.s.node.Read(ctx, node.ReadOptions{Consistency: node.Linearizable})
+func (c *cluster) ListAlarms(ctx context.Context, r *clusterv1.ListAlarmsRequest) (*clusterv1.ListAlarmsResponse, error) {
+	v, err := c.s.read(ctx, r)
 	if errors.Is(err, node.ErrFenced) {
 		return &clusterv1.ListAlarmsResponse{Alarms: alarmsOf(c.s.node.Alarms())}, nil
 	}
@@ -233,7 +316,10 @@ func (c *cluster) ListAlarms(ctx context.Context, _ *clusterv1.ListAlarmsRequest
 
 // ClearAlarm implements clusterv1.ClusterServiceServer.
 func (c *cluster) ClearAlarm(ctx context.Context, r *clusterv1.ClearAlarmRequest) (*clusterv1.ClearAlarmResponse, error) {
-	if err := checkNodeField("kind", r.GetKind(), true); err != nil {
+	if err := c.s.check(r); err != nil {
+		return nil, err
+	}
+	if err := checkAlarmKind("kind", r.GetKind()); err != nil {
 		return nil, err
 	}
 	if err := checkNodeField("node_id", r.GetNodeId(), false); err != nil {

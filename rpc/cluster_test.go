@@ -305,3 +305,27 @@ func TestFencedNodeListsAlarms(t *testing.T) {
 		return len(out.Alarms) == 1 && out.Alarms[0].Kind == "DIVERGED" && len(st.Alarms) == 1
 	})
 }
+
+// Goal: what is wrong by all that a replica knows is refused without a majority
+// too, instead of waiting for a leader. Method: two of three nodes are closed; the
+// call's deadline is far beyond what an answer needs.
+func TestInvalidWritesNeedNoLeader(t *testing.T) {
+	nodes := newCluster(t)
+	nodes[0].create("c", 2, "l2")
+	left := nodes[2]
+	left.upsert("c", "a", []float32{1, 2}, "") // the catalog has reached it
+	if _, err := left.docs.Get(t.Context(), &collectionv1.GetRequest{CollectionId: "c", DocId: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range nodes[:2] {
+		if err := b.node.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	_, err := left.docs.Upsert(ctx, &collectionv1.UpsertRequest{CollectionId: "c", DocId: "a", Vector: []float32{1}})
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("wrong dimension without a majority: %v", err)
+	}
+}

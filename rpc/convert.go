@@ -18,8 +18,9 @@ import (
 // this file knows the scores of the API: cosine similarity and inner product,
 // where higher is closer, and the squared Euclidean distance, where lower is.
 
-// scoreOf turns a distance into the score of the API.
+// scoreOf turns a distance into the score of the API, which is always a number.
 func scoreOf(m fsmv1.Metric, distance float32) float32 {
+	distance = finiteDistance(distance)
 	switch m {
 	case fsmv1.Metric_METRIC_COSINE:
 		return 1 - distance
@@ -27,6 +28,19 @@ func scoreOf(m fsmv1.Metric, distance float32) float32 {
 		return 0 - distance // not -distance: that makes -0 of 0
 	}
 	return distance
+}
+
+// finiteDistance is the largest float32 there is, with its sign, for a distance
+// beyond it: finite vectors may be so far apart. What is no number, since parts
+// of an inner product beyond float32 took each other back, is as far as can be.
+func finiteDistance(d float32) float32 {
+	switch f := float64(d); {
+	case math.IsInf(f, -1):
+		return -math.MaxFloat32
+	case math.IsInf(f, 1), math.IsNaN(f):
+		return math.MaxFloat32
+	}
+	return d
 }
 
 // distanceBound is a distance that no document within the score threshold

@@ -18,7 +18,7 @@ import (
 // DeleteMany implements collectionv1.CollectionServiceServer.
 func (s *service) DeleteMany(ctx context.Context, r *collectionv1.DeleteManyRequest) (*collectionv1.DeleteManyResponse, error) {
 	watch := startWatch()
-	if err := checkRequestID("request_id", r.GetRequestId()); err != nil {
+	if err := s.check(r); err != nil {
 		return nil, err
 	}
 	var deleted uint64
@@ -31,6 +31,8 @@ func (s *service) DeleteMany(ctx context.Context, r *collectionv1.DeleteManyRequ
 		deleted, logIndex, err = s.deleteIDs(ctx, r)
 	case r.GetFilter() == nil:
 		return nil, invalid("doc_ids", "must not be empty, unless a filter is given")
+	case isEmpty(r.GetFilter()):
+		return nil, invalid("filter", "is empty and would match every document; to be rid of all of them, delete the collection and create it again")
 	default:
 		deleted, logIndex, err = s.deleteMatching(ctx, r)
 	}
@@ -42,6 +44,10 @@ func (s *service) DeleteMany(ctx context.Context, r *collectionv1.DeleteManyRequ
 		Deleted: deleted, LatencyMs: watch.ms(),
 		AppliedIndex: sv.applied, SessionToken: sv.token, ServedBy: sv.by, Consistency: sv.consistency,
 	}, nil
+}
+
+func isEmpty(f *collectionv1.Filter) bool {
+	return len(f.GetMust())+len(f.GetShould())+len(f.GetMustNot()) == 0
 }
 
 func (s *service) deleteIDs(ctx context.Context, r *collectionv1.DeleteManyRequest) (deleted, logIndex uint64, err error) {
@@ -103,7 +109,7 @@ func (s *service) deleteMatching(ctx context.Context, r *collectionv1.DeleteMany
 		return 0, 0, err
 	}
 	defer v.Close()
-	c, err := v.Collection(r.GetCollectionId())
+	c, err := v.collection(r.GetCollectionId())
 	if err != nil {
 		return 0, 0, err
 	}

@@ -216,7 +216,7 @@ func TestEveryReasonIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reasons := []string{reasonInvalid, reasonMalformedJSON, reasonTooLarge, reasonBusy, reasonPanic, reasonRetired, reasonNoRoute, reasonNoMethod, "INTERNAL"}
+	reasons := []string{reasonInvalid, reasonMalformedJSON, reasonTooLarge, reasonBusy, reasonPanic, reasonRetired, reasonNoRoute, reasonNoMethod, reasonNoMember, "INTERNAL"}
 	for _, r := range errorRules {
 		reasons = append(reasons, r.reason)
 	}

@@ -462,10 +462,24 @@ func TestTheGuardKeepsRequestsApart(t *testing.T) {
 
 func TestProtobufThatCannotBeDecoded(t *testing.T) {
 	b := newBench(t, nil)
-	err := b.conn.Invoke(t.Context(), collectionv1.CollectionService_Query_FullMethodName, &rawMessage{[]byte{0xff, 0xff, 0xff}},
-		&rawMessage{}, grpc.ForceCodec(rawCodec{}))
-	if c := status.Code(err); c != codes.Internal && c != codes.InvalidArgument {
-		t.Errorf("damaged message: %v", err)
+	for _, damaged := range [][]byte{{0xff, 0xff, 0xff}, {0x0a, 5, 'a'}, {0}, {0x0a, 1, 0xff}} {
+		for _, method := range []string{collectionv1.CollectionService_Query_FullMethodName, collectionv1.CollectionService_Upsert_FullMethodName,
+			healthv1.Health_Check_FullMethodName} {
+			err := b.conn.Invoke(t.Context(), method, &rawMessage{damaged}, &rawMessage{}, grpc.ForceCodec(rawCodec{}))
+			if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "could not be decoded") {
+				t.Errorf("damaged message % x to %s: %v", damaged, method, err)
+			}
+		}
+		stream, err := b.conn.NewStream(t.Context(), &grpc.StreamDesc{ClientStreams: true},
+			collectionv1.CollectionService_IngestBatch_FullMethodName, grpc.ForceCodec(rawCodec{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = stream.SendMsg(&rawMessage{damaged}) // the answer says more
+		_ = stream.CloseSend()
+		if err := stream.RecvMsg(&rawMessage{}); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "could not be decoded") {
+			t.Errorf("damaged message % x in a stream: %v", damaged, err)
+		}
 	}
 	if _, err := b.manage.ListCollections(t.Context(), &collectionv1.ListCollectionsRequest{}); err != nil {
 		t.Errorf("the server does not answer afterwards: %v", err)

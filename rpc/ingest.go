@@ -32,11 +32,11 @@ func (s *service) IngestBatch(stream grpc.ClientStreamingServer[collectionv1.Ins
 	if err != nil {
 		return err
 	}
-	in := &ingest{s: s, ref: first.GetCollectionId(), requestID: first.GetRequestId()}
+	in := &ingest{s: s, first: first, ref: first.GetCollectionId(), requestID: first.GetRequestId()}
 	if err := checkRef(in.ref); err != nil {
 		return err
 	}
-	if err := checkRequestID("request_id", in.requestID); err != nil {
+	if err := s.check(first); err != nil {
 		return err
 	}
 	batches := make(chan *ingestBatch, 1)
@@ -77,6 +77,7 @@ func noteCount(err error, what string, n uint64) error {
 // until it has ended.
 type ingest struct {
 	s              *service
+	first          *collectionv1.InsertRequest
 	ref, requestID string
 
 	err               error
@@ -96,6 +97,26 @@ func (b *ingestBatch) next() *ingestBatch {
 	return &ingestBatch{number: b.number + 1, firstRow: b.firstRow + len(b.docs), ids: map[string]bool{}}
 }
 
+// checkLater refuses a message that contradicts the first one.
+func (in *ingest) checkLater(field string, doc *collectionv1.InsertRequest) error {
+	name := ""
+	switch first := in.first; {
+	case doc.GetCollectionId() != "" && doc.GetCollectionId() != first.GetCollectionId():
+		name = "collection_id"
+	case doc.GetConsistency() != "" && doc.GetConsistency() != first.GetConsistency():
+		name = "consistency"
+	case doc.GetSessionToken() != "" && doc.GetSessionToken() != first.GetSessionToken():
+		name = "session_token"
+	case doc.GetMaxStalenessMs() != 0 && doc.GetMaxStalenessMs() != first.GetMaxStalenessMs():
+		name = "max_staleness_ms"
+	case doc.GetRequestId() != "" && doc.GetRequestId() != first.GetRequestId():
+		name = "request_id"
+	default:
+		return nil
+	}
+	return invalid(join(field, name), "must be empty or as in the first message")
+}
+
 // receive cuts the stream into batches until its end.
 func (in *ingest) receive(ctx context.Context, stream grpc.ClientStreamingServer[collectionv1.InsertRequest, collectionv1.IngestResponse],
 	doc *collectionv1.InsertRequest, batches chan<- *ingestBatch) error {
@@ -111,11 +132,8 @@ func (in *ingest) receive(ctx context.Context, stream grpc.ClientStreamingServer
 	for {
 		row := b.firstRow + len(b.docs)
 		field := at("", "documents", row)
-		switch {
-		case row > 0 && doc.GetCollectionId() != "" && doc.GetCollectionId() != in.ref:
-			return invalidf(field+".collection_id", "must be empty or %q, as in the first message", in.ref)
-		case row > 0 && doc.GetRequestId() != "" && doc.GetRequestId() != in.requestID:
-			return invalid(field+".request_id", "must be empty or as in the first message")
+		if err := in.checkLater(field, doc); err != nil {
+			return err
 		}
 		size := 4*len(doc.GetVector()) + len(doc.GetMetadata().GetRaw()) + len(doc.GetDocId()) + 64
 		full := len(b.docs) == ingestBatchDocs || b.bytes+size > ingestBatchBytes || doc.GetDocId() != "" && b.ids[doc.GetDocId()]

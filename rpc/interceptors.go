@@ -75,6 +75,9 @@ func (g *guard) call(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 		defer cancel()
 	}
 	defer g.recovered(info.FullMethod, &err)
+	if err := checkDecoded(req); err != nil {
+		return nil, statusOf(err).Err()
+	}
 	resp, err = chained(g.unary, info, handler)(ctx, req)
 	if err == nil {
 		g.hintWriter(ctx, info.FullMethod)
@@ -156,7 +159,7 @@ func (g *guard) interceptStream(srv any, stream grpc.ServerStream, info *grpc.St
 		next, one := handler, g.stream[i]
 		handler = func(srv any, stream grpc.ServerStream) error { return one(srv, stream, info, next) }
 	}
-	if err = handler(srv, stream); err == nil {
+	if err = handler(srv, decodedStream{stream}); err == nil {
 		return nil
 	}
 	g.hint(stream.Context(), err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/bits"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -28,7 +29,11 @@ type jsonDecoder struct {
 	buf   []byte
 	pos   int
 	depth int
+	base  int // depth at which the limit that counts begins
 	path  []pathElem
+	// unique refuses names that an object has twice; where it is not set, skip
+	// leaves that to who reads the object.
+	unique bool
 }
 
 // pathElem is a name, or an index if name is empty.
@@ -140,19 +145,30 @@ func (d *jsonDecoder) literal(word string) bool {
 
 func (d *jsonDecoder) enter() error {
 	if d.depth++; d.depth > maxJSONDepth {
-		return d.refuse(fmt.Sprintf("nested deeper than %d levels", maxJSONDepth))
+		return d.refuse(fmt.Sprintf("nested deeper than %d levels", maxJSONDepth-d.base))
 	}
 	return nil
 }
 
+// asPayload makes the bound of payloads count from here on.
+func (d *jsonDecoder) asPayload() {
+	d.base = maxJSONDepth - maxPayloadDepth
+	d.depth = d.base
+}
+
 func (d *jsonDecoder) message(m protoreflect.Message) error {
+	var needed uint64 // fields that have no default, by position
 	switch v := m.Interface().(type) {
+	case *collectionv1.GeoRadius:
+		needed = 1<<m.Descriptor().Fields().Len() - 1
 	case *collectionv1.Json:
 		d.space()
-		from := d.pos
+		from, depth := d.pos, d.depth
+		d.asPayload()
 		if err := d.skip(); err != nil {
 			return err
 		}
+		d.depth, d.base = depth, 0
 		v.Raw = d.buf[from:d.pos:d.pos]
 		return nil
 	case *collectionv1.Value:
@@ -170,6 +186,10 @@ func (d *jsonDecoder) message(m protoreflect.Message) error {
 	for first := true; ; first = false {
 		c := d.peek()
 		if c == '}' {
+			if needed != 0 {
+				d.push(string(fields.Get(bits.TrailingZeros64(needed)).Name()))
+				return d.refuse("must be given")
+			}
 			d.pos++
 			d.depth--
 			return nil
@@ -199,6 +219,9 @@ func (d *jsonDecoder) message(m protoreflect.Message) error {
 		seen |= 1 << fd.Index()
 		if err := d.expect(':'); err != nil {
 			return err
+		}
+		if d.peek() != 'n' { // null is as if it were not given
+			needed &^= 1 << fd.Index()
 		}
 		if err := d.field(m, fd); err != nil {
 			return err
@@ -490,6 +513,7 @@ func (d *jsonDecoder) skipComposite(open byte) error {
 		return err
 	}
 	d.pos++
+	var names nameSet
 	end := open + 2 // ']' and '}' stand two after '[' and '{'
 	for first := true; ; first = false {
 		if d.peek() == end {
@@ -506,8 +530,12 @@ func (d *jsonDecoder) skipComposite(open byte) error {
 			if d.peek() != '"' {
 				return d.malformed("expected a name in double quotes" + d.found())
 			}
-			if _, err := d.stringToken(); err != nil {
+			name, err := d.stringToken()
+			if err != nil {
 				return err
+			}
+			if d.unique && !names.add(name) {
+				return d.refuse(fmt.Sprintf("name %q is given twice", name))
 			}
 			if err := d.expect(':'); err != nil {
 				return err
@@ -519,4 +547,37 @@ func (d *jsonDecoder) skipComposite(open byte) error {
 			return err
 		}
 	}
+}
+
+// nameSet finds a name that comes twice. Most objects have few names, for which
+// looking at all of them is faster than a map.
+type nameSet struct {
+	few  [12]string
+	n    int
+	many map[string]struct{}
+}
+
+// add returns false if the name is there already.
+func (s *nameSet) add(name string) bool {
+	if s.many != nil {
+		before := len(s.many)
+		s.many[name] = struct{}{}
+		return len(s.many) > before
+	}
+	for _, other := range s.few[:s.n] {
+		if other == name {
+			return false
+		}
+	}
+	if s.n < len(s.few) {
+		s.few[s.n] = name
+		s.n++
+		return true
+	}
+	s.many = make(map[string]struct{}, 4*len(s.few))
+	for _, other := range s.few {
+		s.many[other] = struct{}{}
+	}
+	s.many[name] = struct{}{}
+	return true
 }

@@ -61,6 +61,7 @@ func (j jsonMarshaler) NewDecoder(r io.Reader) runtime.Decoder {
 		data, err := body.readAll()
 		if err == nil {
 			err = j.Unmarshal(data, v)
+			body.note(v)
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			body.err = err

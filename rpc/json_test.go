@@ -376,3 +376,22 @@ func BenchmarkDecodeQuery(b *testing.B) {
 		}
 	}
 }
+
+// nameSet agrees with a map, below and beyond the names it keeps in place.
+func TestNameSetFindsWhatComesTwice(t *testing.T) {
+	rng := seeded(t)
+	for range 300 {
+		var set nameSet
+		seen := map[string]bool{}
+		for range rng.IntN(60) {
+			name := strconv.Itoa(rng.IntN(200))
+			if got := set.add(name); got == seen[name] {
+				t.Fatalf("%s is new: %v, after %v", name, got, seen)
+			}
+			if seen[name] {
+				break
+			}
+			seen[name] = true
+		}
+	}
+}

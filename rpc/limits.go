@@ -59,6 +59,7 @@ const (
 	healthPoll          = 250 * time.Millisecond
 	transferWait        = 3 * time.Second
 	transferPoll        = 10 * time.Millisecond
+	leaderPoll          = 50 * time.Millisecond
 	scrapeDeadline      = 2 * time.Second
 	readHeaderTimeout   = 10 * time.Second
 	readTimeout         = 2 * time.Minute

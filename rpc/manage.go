@@ -5,12 +5,18 @@ package rpc
 import (
 	"context"
 
+	"github.com/google/uuid"
+
+	"github.com/akidb/akidb/node"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
 
 // CreateCollection implements collectionv1.CollectionManagementServiceServer.
 func (s *service) CreateCollection(ctx context.Context, r *collectionv1.CreateCollectionRequest) (*collectionv1.CreateCollectionResponse, error) {
+	if err := s.check(r); err != nil {
+		return nil, err
+	}
 	create, err := createOf(r)
 	if err != nil {
 		return nil, err
@@ -65,7 +71,7 @@ func (s *service) GetCollection(ctx context.Context, r *collectionv1.GetCollecti
 // DeleteCollection implements collectionv1.CollectionManagementServiceServer.
 // What is dropped is invisible at once; its documents go in the background.
 func (s *service) DeleteCollection(ctx context.Context, r *collectionv1.DeleteCollectionRequest) (*collectionv1.DeleteCollectionResponse, error) {
-	if err := checkRequestID("request_id", r.GetRequestId()); err != nil {
+	if err := s.check(r); err != nil {
 		return nil, err
 	}
 	if err := checkRef(r.GetCollectionId()); err != nil {
@@ -73,9 +79,13 @@ func (s *service) DeleteCollection(ctx context.Context, r *collectionv1.DeleteCo
 	}
 	// The state machine resolves a name: only there do two drops of one name, or
 	// a drop that is sent again, meet the same collection.
+	ref, err := s.canonicalRef(ctx, r.GetCollectionId())
+	if err != nil {
+		return nil, err
+	}
 	res, err := s.propose(ctx, &fsmv1.Command{
 		RequestId: r.GetRequestId(),
-		Op:        &fsmv1.Command_DropCollection{DropCollection: &fsmv1.DropCollection{CollectionId: r.GetCollectionId()}},
+		Op:        &fsmv1.Command_DropCollection{DropCollection: &fsmv1.DropCollection{CollectionId: ref}},
 	})
 	if err != nil {
 		return nil, err
@@ -85,4 +95,22 @@ func (s *service) DeleteCollection(ctx context.Context, r *collectionv1.DeleteCo
 		Success:      true,
 		AppliedIndex: sv.applied, SessionToken: sv.token, ServedBy: sv.by, Consistency: sv.consistency,
 	}, nil
+}
+
+// canonicalRef spells a UUID as the state machine does. Only a collection that
+// was made by an older version can have a name of that form; it keeps it.
+func (s *service) canonicalRef(ctx context.Context, ref string) (string, error) {
+	u, err := uuid.Parse(ref)
+	if err != nil || u.String() == ref {
+		return ref, nil
+	}
+	v, err := s.node.Read(ctx, node.ReadOptions{Consistency: node.Eventual})
+	if err != nil {
+		return "", err
+	}
+	defer v.Close()
+	if _, err := v.Collection(ref); err == nil {
+		return ref, nil
+	}
+	return u.String(), nil
 }

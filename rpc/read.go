@@ -56,14 +56,8 @@ func (s *service) QueryBatch(ctx context.Context, r *collectionv1.QueryBatchRequ
 	queries := make([]*query, len(r.GetQueries()))
 	for i, one := range r.GetQueries() {
 		field := at("", "queries", i)
-		for _, f := range []struct {
-			name string
-			set  bool
-		}{{"collection_id", one.GetCollectionId() != ""}, {"consistency", one.GetConsistency() != ""},
-			{"session_token", one.GetSessionToken() != ""}, {"max_staleness_ms", one.GetMaxStalenessMs() != 0}} {
-			if f.set {
-				return nil, invalid(join(field, f.name), "must be empty; it is given once, for the whole batch")
-			}
+		if err := checkInner(field, one); err != nil {
+			return nil, err
 		}
 		q, err := queryOf(field, one)
 		if err != nil {
@@ -418,7 +412,7 @@ func (s *service) Describe(ctx context.Context, r *collectionv1.DescribeRequest)
 	}, nil
 }
 
-func (s *service) describe(ctx context.Context, r readRequest, ref string) (*collectionv1.CollectionInfo, served, error) {
+func (s *service) describe(ctx context.Context, r request, ref string) (*collectionv1.CollectionInfo, served, error) {
 	if err := checkRef(ref); err != nil {
 		return nil, served{}, err
 	}

@@ -117,6 +117,40 @@ type restBody struct {
 	io.ReadCloser
 	length int64 // as announced; -1 if unknown
 	err    error
+	// What the body itself said of the fields that a path may hold; the gateway
+	// writes those of the path over them.
+	collectionID, docID, nodeID string
+}
+
+// note keeps what the body said.
+func (b *restBody) note(m any) {
+	b.collectionID, b.docID, b.nodeID = pathFields(m)
+}
+
+// pathFields are the fields of a request that stand in a path.
+func pathFields(m any) (collectionID, docID, nodeID string) {
+	if r, ok := m.(interface{ GetCollectionId() string }); ok {
+		collectionID = r.GetCollectionId()
+	}
+	if r, ok := m.(interface{ GetDocId() string }); ok {
+		docID = r.GetDocId()
+	}
+	if r, ok := m.(interface{ GetNodeId() string }); ok {
+		nodeID = r.GetNodeId()
+	}
+	return collectionID, docID, nodeID
+}
+
+// contradicts refuses a body that means something else than its path.
+func (b *restBody) contradicts(m any) error {
+	collectionID, docID, nodeID := pathFields(m)
+	for _, f := range [...]struct{ name, body, path string }{
+		{"collection_id", b.collectionID, collectionID}, {"doc_id", b.docID, docID}, {"node_id", b.nodeID, nodeID}} {
+		if f.body != "" && f.body != f.path {
+			return invalidf(f.name, "the body says %q and the path %q; leave it out of the body", f.body, f.path)
+		}
+	}
+	return nil
 }
 
 func (b *restBody) readAll() ([]byte, error) {
@@ -202,6 +236,12 @@ func restCall[Req, Resp any](r *rest, ctx context.Context, fullMethod string, re
 		if err := checkParameters(x.request, any(req).(proto.Message)); err != nil {
 			return nil, statusOf(err).Err()
 		}
+		if err := x.body.contradicts(req); err != nil {
+			return nil, statusOf(err).Err()
+		}
+		if q, ok := any(req).(request); ok && isVisible(q.GetRequestId()) {
+			x.Header().Set("X-Akidb-Request-Id", q.GetRequestId())
+		}
 		ctx = peer.NewContext(ctx, peerOf(x.request))
 	}
 	info := &grpc.UnaryServerInfo{FullMethod: fullMethod}
@@ -214,19 +254,33 @@ func restCall[Req, Resp any](r *rest, ctx context.Context, fullMethod string, re
 	return resp.(*Resp), nil
 }
 
+// isVisible reports whether text can stand in a header as it is.
+func isVisible(text string) bool {
+	for i := range len(text) {
+		if text[i] <= ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return text != ""
+}
+
 // checkParameters refuses what the gateway would pass over: any query parameter
-// of a POST, whose fields belong in the body, and unknown ones elsewhere.
+// of a POST, whose fields belong in the body, and elsewhere unknown ones and those
+// that contradict the path.
 func checkParameters(req *http.Request, m proto.Message) error {
 	if req.URL.RawQuery == "" {
 		return nil
 	}
 	fields := m.ProtoReflect().Descriptor().Fields()
-	for name := range req.URL.Query() {
+	for name, values := range req.URL.Query() {
+		fd := fields.ByName(protoreflect.Name(name))
 		switch {
 		case req.Method == http.MethodPost:
 			return invalid(name, "query parameters are for GET and DELETE; put the field into the body")
-		case fields.ByName(protoreflect.Name(name)) == nil:
+		case fd == nil:
 			return invalid(name, "unknown query parameter")
+		case fd.Kind() == protoreflect.StringKind && values[0] != "" && values[0] != m.ProtoReflect().Get(fd).String():
+			return invalidf(name, "the query says %q and the path %q; leave it out of the query", values[0], m.ProtoReflect().Get(fd).String())
 		}
 	}
 	return nil

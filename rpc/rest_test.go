@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -148,6 +149,16 @@ func TestBadInput(t *testing.T) {
 		{"metadata no object", l + "/insert", `{"doc_id":"a","vector":[1,2,3],"metadata":[1]}`, 400, "INVALID_ARGUMENT", "metadata"},
 		{"metadata too large", l + "/insert", `{"doc_id":"a","vector":[1,2,3],"metadata":{"a":"` + big + `"}}`, 400, "INVALID_ARGUMENT", "metadata"},
 		{"metadata too deep", l + "/insert", `{"doc_id":"a","vector":[1,2,3],"metadata":` + strings.Repeat(`{"a":`, 64) + `1` + strings.Repeat(`}`, 64) + `}`, 400, "INVALID_ARGUMENT", "metadata"},
+		{"metadata with a name twice", l + "/insert", `{"doc_id":"a","vector":[1,2,3],"metadata":{"a":1,"\u0061":2}}`, 400, "INVALID_ARGUMENT", "metadata"},
+		{"deep metadata with a name twice", l + "/upsert", `{"doc_id":"a","vector":[1,2,3],"metadata":{"x":[{"a":1,"b":2,"a":2}]}}`, 400, "INVALID_ARGUMENT", "metadata"},
+		{"patch with a name twice", l + "/patch", `{"doc_id":"taken","metadata":{"a":1,"a":1}}`, 400, "INVALID_ARGUMENT", "metadata"},
+		{"batch with a name twice", l + "/batch", `{"ops":[{"upsert":{"doc_id":"a","vector":[1,2,3],"metadata":{"a":1,"a":1}}}]}`, 400, "INVALID_ARGUMENT", "ops[0].upsert.metadata"},
+		{"name like an id", c, `{"name":"0190A0B1-0000-7000-8000-00000000000A","dimension":3,"metric":"l2"}`, 400, "INVALID_ARGUMENT", "name"},
+		{"geo without lat", l + "/count", `{"filter":{"must":[{"key":"a","geo_radius":{"lon":0,"radius_m":1}}]}}`, 400, "INVALID_ARGUMENT", "filter.must[0].geo_radius.lat"},
+		{"geo with lon null", l + "/count", `{"filter":{"must":[{"key":"a","geo_radius":{"lat":0,"lon":null,"radius_m":1}}]}}`, 400, "INVALID_ARGUMENT", "filter.must[0].geo_radius.lon"},
+		{"geo without radius_m", l + "/count", `{"filter":{"must":[{"key":"a","geo_radius":{"lat":0,"lon":0}}]}}`, 400, "INVALID_ARGUMENT", "filter.must[0].geo_radius.radius_m"},
+		{"delete by an empty filter", l + "/delete", `{"filter":{}}`, 400, "INVALID_ARGUMENT", "filter"},
+		{"delete by empty lists", l + "/delete", `{"filter":{"must":[],"should":[]}}`, 400, "INVALID_ARGUMENT", "filter"},
 		{"name with slash", c, `{"name":"a/b","dimension":3,"metric":"l2"}`, 400, "INVALID_ARGUMENT", "name"},
 		{"name with dots", c, `{"name":"a..b","dimension":3,"metric":"l2"}`, 400, "INVALID_ARGUMENT", "name"},
 		{"name with control character", c, `{"name":"a\u0007","dimension":3,"metric":"l2"}`, 400, "INVALID_ARGUMENT", "name"},
@@ -202,6 +213,14 @@ func TestBadInput(t *testing.T) {
 		{"long request id", l + "/upsert", `{"doc_id":"a","vector":[1,2,3],"request_id":"` + strings.Repeat("x", 101) + `"}`, 400, "INVALID_ARGUMENT", "request_id"},
 		{"malformed JSON", l + "/insert", `{"doc_id":"a","vector":[1,2,3]`, 400, "MALFORMED_JSON", ""},
 		{"no JSON at all", l + "/insert", `hello`, 400, "MALFORMED_JSON", ""},
+		{"no address", "/admin/cluster/members", `{"node_id":"n9"}`, 400, "INVALID_ARGUMENT", "raft_addr"},
+		{"address without port", "/admin/cluster/members", `{"node_id":"n9","raft_addr":"localhost"}`, 400, "INVALID_ARGUMENT", "raft_addr"},
+		{"address without host", "/admin/cluster/members", `{"node_id":"n9","raft_addr":":9444"}`, 400, "INVALID_ARGUMENT", "raft_addr"},
+		{"address with a word for a port", "/admin/cluster/members", `{"node_id":"n9","raft_addr":"localhost:raft"}`, 400, "INVALID_ARGUMENT", "raft_addr"},
+		{"unknown kind of alarm", "/admin/cluster/alarms/clear", `{"kind":"nospace"}`, 400, "INVALID_ARGUMENT", "kind"},
+		{"promote a stranger", "/admin/cluster/members/n9/promote", `{}`, 404, "MEMBER_NOT_FOUND", ""},
+		{"collection of body and path", l + "/upsert", `{"collection_id":"cos","doc_id":"a","vector":[1,2,3]}`, 400, "INVALID_ARGUMENT", "collection_id"},
+		{"node of body and path", "/admin/cluster/members/n1/promote", `{"node_id":"n2"}`, 400, "INVALID_ARGUMENT", "node_id"},
 		{"parameter of a POST", l + "/count?consistency=eventual", `{}`, 400, "INVALID_ARGUMENT", "consistency"},
 	} {
 		t.Run(k.name, func(t *testing.T) {
@@ -231,6 +250,10 @@ func TestBadInput(t *testing.T) {
 		{"DELETE", l + "/docs/taken?if_version=1", 412, "VERSION_MISMATCH", ""},
 		{"GET", "/api/v1/nothing", 404, "ROUTE_NOT_FOUND", ""},
 		{"GET", l + "/docs", 404, "ROUTE_NOT_FOUND", ""},
+		{"DELETE", "/admin/cluster/members/n9", 404, "MEMBER_NOT_FOUND", ""},
+		{"DELETE", l + "/docs/taken?doc_id=other", 400, "INVALID_ARGUMENT", "doc_id"},
+		{"GET", l + "/docs/taken?collection_id=cos", 400, "INVALID_ARGUMENT", "collection_id"},
+		{"GET", l + "/docs/taken?collection_id=l2&doc_id=taken", 200, "", ""},
 		{"PUT", l, 405, "METHOD_NOT_ALLOWED", ""},
 		{"POST", "/livez", 405, "METHOD_NOT_ALLOWED", ""},
 		{"DELETE", c + "/nobody", 404, "COLLECTION_NOT_FOUND", ""},
@@ -242,7 +265,7 @@ func TestBadInput(t *testing.T) {
 		if got := r.at("error", "details", "violations", 0, "field"); k.field != "" && got != k.field {
 			t.Errorf("%s %s: names field %v, want %s", k.method, k.path, got, k.field)
 		}
-		if r.at("error", "code") == nil || r.at("error", "message") == nil || r.at("error", "details") == nil {
+		if k.status != 200 && (r.at("error", "code") == nil || r.at("error", "message") == nil || r.at("error", "details") == nil) {
 			t.Errorf("%s %s: not the shape of an error: %s", k.method, k.path, r.text)
 		}
 	}
@@ -355,5 +378,57 @@ func TestFloatsComeBackAsTheyWere(t *testing.T) {
 		if math.Float32bits(f) != math.Float32bits(vector[i]) {
 			t.Errorf("element %d is %v, was %v", i, f, vector[i])
 		}
+	}
+}
+
+// A payload may have 63 levels, and what refuses more says so, wherever the text
+// grows too deep.
+func TestDepthOfPayloadsIsNamed(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	for _, levels := range []int{64, 99, 500} {
+		r := b.do("POST", "/api/v1/collections/c/upsert", `{"doc_id":"a","vector":[1],"metadata":`+
+			strings.Repeat(`{"a":`, levels)+`1`+strings.Repeat(`}`, levels)+`}`)
+		if r.status != 400 || !strings.Contains(r.text, "nested deeper than 63 levels") || r.at("error", "details", "violations", 0, "field") != "metadata" {
+			t.Errorf("%d levels: %d %s", levels, r.status, r.text)
+		}
+	}
+}
+
+// Finite vectors whose distance is beyond float32 still have a number for it.
+func TestDistancesBeyondFloat32AreNumbers(t *testing.T) {
+	b := newBench(t, nil)
+	for _, k := range []struct{ metric, vector, query, want string }{
+		{"l2", "[3e38,3e38]", "[-3e38,-3e38]", "340282346638528860000000000000000000000"},
+		{"dot", "[3e38,3e38]", "[3e38,3e38]", "340282346638528860000000000000000000000"},
+		{"dot", "[3e38,3e38]", "[-3e38,-3e38]", "-340282346638528860000000000000000000000"},
+		{"dot", "[3e38,-3e38]", "[3e38,3e38]", "-340282346638528860000000000000000000000"},
+	} {
+		name := fmt.Sprintf("%s%s%s", k.metric, k.vector[1:4], k.query[1:4]) + k.vector[5:7]
+		b.create(name, 2, k.metric)
+		b.must("POST", "/api/v1/collections/"+name+"/upsert", `{"doc_id":"a","vector":`+k.vector+`}`)
+		r := b.must("POST", "/api/v1/collections/"+name+"/query", `{"top_k":1,"query_vector":`+k.query+`}`)
+		got, _ := strconv.ParseFloat(fmt.Sprint(r.at("matches", 0, "distance")), 32)
+		want, _ := strconv.ParseFloat(k.want, 32)
+		if float32(got) != float32(want) {
+			t.Errorf("%+v: %s", k, r.text)
+		}
+	}
+}
+
+// An id is found in any spelling of a UUID, by reads, writes and drops.
+func TestIDsInAnySpelling(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	id := b.must("GET", "/api/v1/collections/c", "").at("collection", "collection_id").(string)
+	upper := "/api/v1/collections/" + strings.ToUpper(id)
+	b.must("POST", upper+"/upsert", `{"doc_id":"a","vector":[1]}`)
+	if r := b.must("POST", upper+"/count", `{}`); r.at("count") != "1" {
+		t.Errorf("count: %s", r.text)
+	}
+	b.must("POST", upper+"/delete", `{"filter":{"must":[{"key":"x","is_missing":true}]}}`)
+	b.must("DELETE", upper, "")
+	if r := b.do("GET", "/api/v1/collections/c", ""); r.status != 404 {
+		t.Errorf("dropped: %d %s", r.status, r.text)
 	}
 }

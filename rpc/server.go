@@ -109,6 +109,7 @@ func NewServer(cfg Config) (*Server, error) {
 
 func newGRPC(cfg Config, g *guard) *grpc.Server {
 	opts := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.UnaryInterceptor(g.intercept),
 		grpc.StreamInterceptor(g.interceptStream),
 		grpc.MaxRecvMsgSize(maxMessageBytes),

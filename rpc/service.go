@@ -6,6 +6,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/akidb/akidb/node"
 	"github.com/akidb/akidb/raftfsm"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
@@ -33,7 +35,7 @@ type view struct {
 }
 
 // read waits for the consistency that a request asks for.
-func (s *service) read(ctx context.Context, r readRequest) (*view, error) {
+func (s *service) read(ctx context.Context, r request) (*view, error) {
 	o, err := s.readOptions(r)
 	if err != nil {
 		return nil, err
@@ -53,17 +55,34 @@ func (s *service) readWith(ctx context.Context, o node.ReadOptions) (*view, erro
 }
 
 // readCollection is read, and a collection of the view by id or name.
-func (s *service) readCollection(ctx context.Context, r readRequest, ref string) (*view, *raftfsm.Collection, error) {
+func (s *service) readCollection(ctx context.Context, r request, ref string) (*view, *raftfsm.Collection, error) {
 	v, err := s.read(ctx, r)
 	if err != nil {
 		return nil, nil, err
 	}
-	c, err := v.Collection(ref)
+	c, err := v.collection(ref)
 	if err != nil {
 		v.Close()
 		return nil, nil, err
 	}
 	return v, c, nil
+}
+
+// collection finds a collection by id, in any of the spellings of a UUID, or by
+// name. An older collection may have a name of such a form: that comes first.
+func (v *view) collection(ref string) (*raftfsm.Collection, error) { return collectionOf(v.View, ref) }
+
+func collectionOf(v *raftfsm.View, ref string) (*raftfsm.Collection, error) {
+	c, err := v.Collection(ref)
+	if err == nil {
+		return c, nil
+	}
+	if u, perr := uuid.Parse(ref); perr == nil && u.String() != ref {
+		if c, uerr := v.Collection(u.String()); uerr == nil {
+			return c, nil
+		}
+	}
+	return nil, err
 }
 
 // wrote is what a reply says about a write: it was decided by the log, at

@@ -12,6 +12,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/google/uuid"
+
 	"github.com/akidb/akidb/index"
 	"github.com/akidb/akidb/node"
 	"github.com/akidb/akidb/raftfsm"
@@ -41,6 +43,8 @@ func checkName(name string) error {
 		return invalid(field, "is not UTF-8")
 	case n < 1 || n > maxNameRunes:
 		return invalidf(field, "must have 1 to %d characters, not %d", maxNameRunes, n)
+	case uuid.Validate(name) == nil:
+		return invalid(field, "has the form of a UUID, as the ids of collections have; take another, since a reference like it is looked up as an id")
 	case strings.Contains(name, ".."):
 		return invalid(field, `must not contain ".."`)
 	}
@@ -127,7 +131,8 @@ func payloadOf(field string, j *collectionv1.Json) ([]byte, error) {
 	if len(raw) > 4*maxPayloadBytes { // white space cannot be all of it
 		return nil, invalidf(field, "larger than %d bytes", maxPayloadBytes)
 	}
-	d := &jsonDecoder{buf: raw, depth: maxJSONDepth - maxPayloadDepth}
+	d := &jsonDecoder{buf: raw, unique: true}
+	d.asPayload()
 	switch c := d.peek(); {
 	case c == 'n' && d.literal("null") && d.peek() == 0:
 		return nil, nil
@@ -154,17 +159,52 @@ func payloadOf(field string, j *collectionv1.Json) ([]byte, error) {
 	return out, nil
 }
 
-// readRequest is what every request for a read has.
-type readRequest interface {
+// request is what every request has, so that a client may attach it to all its
+// calls.
+type request interface {
 	GetConsistency() string
 	GetSessionToken() string
 	GetMaxStalenessMs() uint32
+	GetRequestId() string
 }
 
-// readOptions checks the fields about consistency; the token is checked by the
-// node, which knows its cluster.
-func (s *service) readOptions(r readRequest) (node.ReadOptions, error) {
+// checkInner refuses in one part of a batch what is given once, for all of it.
+func checkInner(field string, r interface {
+	request
+	GetCollectionId() string
+}) error {
+	name := ""
+	switch {
+	case r.GetCollectionId() != "":
+		name = "collection_id"
+	case r.GetConsistency() != "":
+		name = "consistency"
+	case r.GetSessionToken() != "":
+		name = "session_token"
+	case r.GetMaxStalenessMs() != 0:
+		name = "max_staleness_ms"
+	case r.GetRequestId() != "":
+		name = "request_id"
+	default:
+		return nil
+	}
+	return invalid(join(field, name), "must be empty; it is given once, for the whole batch")
+}
+
+// check checks what every request has, for handlers that it does not steer: a
+// write is decided by the one log, after whatever a token stands for.
+func (s *service) check(r request) error {
+	_, err := s.readOptions(r)
+	return err
+}
+
+// readOptions checks what every request has; the token is checked by the node,
+// which knows its cluster.
+func (s *service) readOptions(r request) (node.ReadOptions, error) {
 	o := node.ReadOptions{Consistency: node.Consistency(r.GetConsistency())}
+	if err := checkRequestID("request_id", r.GetRequestId()); err != nil {
+		return o, err
+	}
 	stale := r.GetMaxStalenessMs()
 	switch o.Consistency {
 	case "":
@@ -222,9 +262,6 @@ func createOf(r *collectionv1.CreateCollectionRequest) (*fsmv1.CreateCollection,
 	}
 	fields, err := payloadIndexesOf(r.GetPayloadIndexes())
 	if err != nil {
-		return nil, err
-	}
-	if err := checkRequestID("request_id", r.GetRequestId()); err != nil {
 		return nil, err
 	}
 	return &fsmv1.CreateCollection{

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/grpc/metadata"
@@ -65,15 +66,41 @@ func (s *service) proposeOn(ctx context.Context, ref, requestID string,
 	if !errors.Is(local, raftfsm.ErrCollectionNotFound) && !errors.As(local, &iv) {
 		return nil, local
 	}
-	cmd, err := s.buildAt(ctx, node.Linearizable, ref, build)
+	look, cancel := ctx, func() {}
+	if iv != nil {
+		look, cancel = s.whileLed(ctx)
+	}
+	defer cancel()
+	cmd, err := s.buildAt(look, node.Linearizable, ref, build)
 	switch {
-	case errors.Is(err, node.ErrNoLeader) && iv != nil:
+	case iv != nil && (errors.Is(err, node.ErrNoLeader) || err != nil && look.Err() != nil && ctx.Err() == nil):
 		return nil, local // wrong by all this replica knows; say that
 	case err != nil:
 		return nil, err
 	}
 	cmd.RequestId = requestID
 	return s.propose(ctx, cmd)
+}
+
+// whileLed is ctx until no leader is known: a read that is linearizable would
+// then wait for one as long as ctx allows.
+func (s *service) whileLed(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { // ends with ctx, at the latest by cancel
+		tick := time.NewTicker(leaderPoll)
+		defer tick.Stop()
+		for {
+			if _, err := s.node.Leader(); errors.Is(err, node.ErrNoLeader) {
+				cancel()
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 func (s *service) buildAt(ctx context.Context, level node.Consistency, ref string,
@@ -83,7 +110,7 @@ func (s *service) buildAt(ctx context.Context, level node.Consistency, ref strin
 		return nil, err
 	}
 	defer v.Close()
-	c, err := v.Collection(ref)
+	c, err := collectionOf(v, ref)
 	if err != nil {
 		return nil, err
 	}
@@ -195,10 +222,14 @@ func (w *writer) command() *fsmv1.Command {
 }
 
 // writeOne commits the one write that fill adds.
-func (s *service) writeOne(ctx context.Context, ref, requestID string, fill func(*writer) error) (*fsmv1.Result, *fsmv1.Write, error) {
-	if err := checkRequestID("request_id", requestID); err != nil {
+func (s *service) writeOne(ctx context.Context, r interface {
+	request
+	GetCollectionId() string
+}, fill func(*writer) error) (*fsmv1.Result, *fsmv1.Write, error) {
+	if err := s.check(r); err != nil {
 		return nil, nil, err
 	}
+	ref, requestID := r.GetCollectionId(), r.GetRequestId()
 	var one *fsmv1.Write
 	res, err := s.proposeOn(ctx, ref, requestID, func(c *raftfsm.Collection) (*fsmv1.Command, error) {
 		w := &writer{rec: c.Record(), requestID: requestID}
@@ -214,7 +245,7 @@ func (s *service) writeOne(ctx context.Context, ref, requestID string, fill func
 // Insert implements collectionv1.CollectionServiceServer.
 func (s *service) Insert(ctx context.Context, r *collectionv1.InsertRequest) (*collectionv1.InsertResponse, error) {
 	watch := startWatch()
-	res, one, err := s.writeOne(ctx, r.GetCollectionId(), r.GetRequestId(), func(w *writer) error { return w.insert("", r) })
+	res, one, err := s.writeOne(ctx, r, func(w *writer) error { return w.insert("", r) })
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +260,7 @@ func (s *service) Insert(ctx context.Context, r *collectionv1.InsertRequest) (*c
 // Upsert implements collectionv1.CollectionServiceServer.
 func (s *service) Upsert(ctx context.Context, r *collectionv1.UpsertRequest) (*collectionv1.UpsertResponse, error) {
 	watch := startWatch()
-	res, one, err := s.writeOne(ctx, r.GetCollectionId(), r.GetRequestId(), func(w *writer) error { return w.upsert("", r) })
+	res, one, err := s.writeOne(ctx, r, func(w *writer) error { return w.upsert("", r) })
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +279,7 @@ func created(res *fsmv1.Result, i int) bool {
 // PatchPayload implements collectionv1.CollectionServiceServer.
 func (s *service) PatchPayload(ctx context.Context, r *collectionv1.PatchPayloadRequest) (*collectionv1.PatchPayloadResponse, error) {
 	watch := startWatch()
-	res, one, err := s.writeOne(ctx, r.GetCollectionId(), r.GetRequestId(), func(w *writer) error { return w.patch("", r) })
+	res, one, err := s.writeOne(ctx, r, func(w *writer) error { return w.patch("", r) })
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +293,7 @@ func (s *service) PatchPayload(ctx context.Context, r *collectionv1.PatchPayload
 // Delete implements collectionv1.CollectionServiceServer.
 func (s *service) Delete(ctx context.Context, r *collectionv1.DeleteRequest) (*collectionv1.DeleteResponse, error) {
 	watch := startWatch()
-	res, _, err := s.writeOne(ctx, r.GetCollectionId(), r.GetRequestId(), func(w *writer) error { return w.delete("", r) })
+	res, _, err := s.writeOne(ctx, r, func(w *writer) error { return w.delete("", r) })
 	if err != nil {
 		return nil, err
 	}
@@ -276,7 +307,7 @@ func (s *service) Delete(ctx context.Context, r *collectionv1.DeleteRequest) (*c
 // Batch implements collectionv1.CollectionServiceServer.
 func (s *service) Batch(ctx context.Context, r *collectionv1.BatchRequest) (*collectionv1.BatchResponse, error) {
 	watch := startWatch()
-	if err := checkRequestID("request_id", r.GetRequestId()); err != nil {
+	if err := s.check(r); err != nil {
 		return nil, err
 	}
 	if n := len(r.GetOps()); n < 1 || n > maxBatchWrites {
@@ -327,8 +358,8 @@ func inBatch(res *fsmv1.Result, err error) error {
 
 func (w *writer) op(field string, op *collectionv1.WriteOp) error {
 	var inner interface {
+		request
 		GetCollectionId() string
-		GetRequestId() string
 	}
 	var err error
 	switch o := op.GetOp().(type) {
@@ -347,13 +378,8 @@ func (w *writer) op(field string, op *collectionv1.WriteOp) error {
 	default:
 		return invalid(field, "needs one of insert, upsert, patch, delete")
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case inner.GetCollectionId() != "":
-		return invalid(field+".collection_id", "must be empty; it is given once, for the whole batch")
-	case inner.GetRequestId() != "":
-		return invalid(field+".request_id", "must be empty; it is given once, for the whole batch")
 	}
-	return nil
+	return checkInner(field, inner)
 }

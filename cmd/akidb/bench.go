@@ -42,7 +42,7 @@ type benchCluster struct {
 func (b *benchCluster) addFlags(cmd *cobra.Command) {
 	b.conn.addFlags(cmd)
 	f := cmd.Flags()
-	f.IntVar(&b.nodes, "nodes", 3, "nodes of the local cluster")
+	f.IntVar(&b.nodes, "nodes", 0, "nodes of the local cluster (default: as many as --dir holds, or 3)")
 	f.StringVar(&b.dir, "dir", "", "directory of the local cluster: put it on the disk that is to be measured")
 	f.IntVar(&b.conns, "conns", 0, "connections to each node (default 4)")
 	f.BoolVar(&b.asJSON, "json", false, "print one JSON object")

@@ -156,6 +156,50 @@ func TestImportGoesOnExactlyOnce(t *testing.T) {
 	}
 }
 
+// Goal: a row that cannot be read costs its whole batch and nothing before it.
+// Method: files of five batches with a wrong row in the middle of the third.
+func TestImportCommitsWholeBatches(t *testing.T) {
+	_, cl := startTestCluster(t, 1)
+	const rows, batch, bad = 50, 10, 25
+	var vecs, lines []byte
+	for i := range rows {
+		x := float32(i)
+		if i == bad {
+			x = float32(math.NaN())
+		}
+		vecs = binary.LittleEndian.AppendUint32(vecs, 1)
+		vecs = binary.LittleEndian.AppendUint32(vecs, math.Float32bits(x))
+		if i == bad {
+			lines = append(lines, "{\"vector\": [1,\n"...)
+		} else {
+			lines = fmt.Appendf(lines, "{\"vector\": [%d]}\n", i)
+		}
+	}
+	for name, content := range map[string][]byte{"a.fvecs": vecs, "a.jsonl": lines} {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, limit := range []int{batch, 1 << 20} { // a limit of bytes that each row passes, and none
+			collection := fmt.Sprintf("%s-%d", name, limit)
+			job := importJob{collection: collection, path: path, batch: batch, batchBytes: limit, stateDir: t.TempDir(), index: indexFlags{metric: "l2"}}
+			_, err := job.run(t.Context(), cl, nil)
+			want := bad - bad%batch
+			if limit == batch {
+				want = bad
+			}
+			if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("row %d", bad)) ||
+				!strings.HasSuffix(err.Error(), fmt.Sprintf("the first %d rows are committed", want)) {
+				t.Errorf("%s: %v", collection, err)
+			}
+			n, err := cl.Count(t.Context(), &collectionv1.CountRequest{CollectionId: collection})
+			if err != nil || n.Count != uint64(want) {
+				t.Errorf("%s: %d rows are there, want %d: %v", collection, n.GetCount(), want, err)
+			}
+		}
+	}
+}
+
 func versions(t *testing.T, cl *client.Client) map[string]uint64 {
 	t.Helper()
 	out := map[string]uint64{}

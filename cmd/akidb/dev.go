@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,7 +43,7 @@ func newDev() *cobra.Command {
 			return dev(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	cmd.Flags().IntVar(&o.nodes, "nodes", 3, "how many nodes")
+	cmd.Flags().IntVar(&o.nodes, "nodes", 0, "how many nodes (default: as many as --dir holds, or 3)")
 	cmd.Flags().StringVar(&o.dir, "dir", "", "keep the cluster here, and start it again from here (default: a directory that is removed at the end)")
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print one line of JSON first: nodes, ca_cert, api_key")
 	return cmd
@@ -65,7 +66,17 @@ type devNode struct {
 }
 
 func dev(ctx context.Context, o devOptions, out, errOut io.Writer) (err error) {
-	cluster, cleanup, err := startLocal(ctx, localcluster.Options{Dir: o.dir, Nodes: o.nodes, Flags: o.flags})
+	var mu sync.Mutex // nodes may end at once
+	ended := func(e localcluster.Ending) {
+		how := "status 0"
+		if e.Err != nil {
+			how = e.Err.Error()
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(errOut, "akidb: node %s (pid %d) ended by itself: %s; its log is %s\n", e.Node.ID, e.PID, how, e.Node.LogPath())
+	}
+	cluster, cleanup, err := startLocal(ctx, localcluster.Options{Dir: o.dir, Nodes: o.nodes, Flags: o.flags, Ended: ended})
 	if err != nil {
 		return err
 	}
@@ -78,6 +89,8 @@ func dev(ctx context.Context, o devOptions, out, errOut io.Writer) (err error) {
 		return err
 	}
 	<-ctx.Done()
+	mu.Lock()
+	defer mu.Unlock()
 	fmt.Fprintln(errOut, "stopping ...")
 	return nil
 }

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/akidb/akidb/client"
 	"github.com/akidb/akidb/cmd/akidb/internal/vecfile"
@@ -170,13 +172,13 @@ func (j *importJob) run(ctx context.Context, cl *client.Client, draw progress) (
 	}
 	in := j.ingest(ctx, cl, st, total, draw)
 	err = j.feed(in, rest, payloads, res.Resumed)
-	sum, closeErr := in.Close()
+	sum, closeErr := in.Close() // sends no part of a batch that feed did not end
 	res.Rows, res.Created, res.Seconds = sum.Documents, sum.Created, time.Since(began).Seconds()
 	if closeErr != nil { // it says more than what Add returned
 		err = closeErr
 	}
 	if err != nil {
-		return res, errors.Join(j.explain(err, res.Resumed), st.save())
+		return res, errors.Join(j.explain(err, res.Resumed, res.Resumed+sum.Documents), st.save())
 	}
 	return res, st.remove()
 }
@@ -281,38 +283,72 @@ func (j *importJob) ingest(ctx context.Context, cl *client.Client, st *importSta
 	})
 }
 
-// feed adds the rows from number `from` on.
+// A batch is read whole before any of it is sent, so that a row that cannot be
+// read costs its whole batch. It ends where Ingest would end it, by default.
+const (
+	defaultBatchRows  = 500
+	defaultBatchBytes = 8 << 20
+)
+
+// feed adds the rows from number `from` on, a whole batch at a time.
 func (j *importJob) feed(in *client.Ingest, next func(*vecfile.Row) error, payloads *vecfile.Payloads, from int) error {
-	for n := from; j.limit == 0 || n < j.limit; n++ {
-		var row vecfile.Row
-		if err := next(&row); err == io.EOF {
-			return payloadsEnd(payloads, j.payload, n)
-		} else if err != nil {
+	rows, size := cmp.Or(j.batch, defaultBatchRows), cmp.Or(j.batchBytes, defaultBatchBytes)
+	var batch []*collectionv1.UpsertRequest
+	bytes := 0
+	for n, more := from, true; more; {
+		doc, err := j.read(next, payloads, n)
+		switch {
+		case err == io.EOF:
+			more = false
+		case err != nil:
 			return err
+		default:
+			n++
+			batch, bytes = append(batch, doc), bytes+proto.Size(doc)
 		}
-		if payloads != nil {
-			line, err := payloads.Next()
-			if err == io.EOF {
-				return fmt.Errorf("%s: it has %d rows, row %d of %s has no payload", j.payload, n, n, j.path)
-			}
-			if err != nil {
+		if more && len(batch) < rows && bytes < size {
+			continue
+		}
+		for _, doc := range batch {
+			if err := in.Add(doc); err != nil {
 				return err
 			}
-			row.Payload = line
 		}
-		id := row.ID
-		if id == "" {
-			id = j.idPrefix + strconv.Itoa(n)
-		}
-		doc := &collectionv1.UpsertRequest{DocId: id, Vector: row.Vector}
-		if row.Payload != nil {
-			doc.Metadata = &collectionv1.Json{Raw: row.Payload}
-		}
-		if err := in.Add(doc); err != nil {
-			return err
-		}
+		batch, bytes = batch[:0], 0
 	}
 	return nil
+}
+
+// read makes a document of row n and its payload; io.EOF after the last.
+func (j *importJob) read(next func(*vecfile.Row) error, payloads *vecfile.Payloads, n int) (*collectionv1.UpsertRequest, error) {
+	if j.limit > 0 && n >= j.limit {
+		return nil, io.EOF
+	}
+	var row vecfile.Row
+	if err := next(&row); err == io.EOF {
+		return nil, cmp.Or(payloadsEnd(payloads, j.payload, n), io.EOF)
+	} else if err != nil {
+		return nil, err
+	}
+	if payloads != nil {
+		line, err := payloads.Next()
+		if err == io.EOF {
+			return nil, fmt.Errorf("%s: it has %d rows, row %d of %s has no payload", j.payload, n, n, j.path)
+		}
+		if err != nil {
+			return nil, err
+		}
+		row.Payload = line
+	}
+	id := row.ID
+	if id == "" {
+		id = j.idPrefix + strconv.Itoa(n)
+	}
+	doc := &collectionv1.UpsertRequest{DocId: id, Vector: row.Vector}
+	if row.Payload != nil {
+		doc.Metadata = &collectionv1.Json{Raw: row.Payload}
+	}
+	return doc, nil
 }
 
 // payloadsEnd refuses payloads that belong to no row: probably to another file.
@@ -326,11 +362,12 @@ func payloadsEnd(p *vecfile.Payloads, path string, rows int) error {
 	return nil
 }
 
-// explain turns places in the stream into rows of the file.
-func (j *importJob) explain(err error, resumed int) error {
+// explain turns places in the stream into rows of the file, and says of a file
+// that cannot be read how far it came.
+func (j *importJob) explain(err error, resumed, committed int) error {
 	if ie, ok := errors.AsType[*client.IngestError](err); ok {
 		return fmt.Errorf("%s: rows %d to %d: %w; the first %d rows are committed, start the same command again to go on",
 			filepath.Base(j.path), resumed+ie.First, resumed+ie.First+ie.Docs-1, ie.Err, resumed+ie.Acked)
 	}
-	return err
+	return fmt.Errorf("%w; the first %d rows are committed", err, committed)
 }

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/akidb/akidb/client"
 	"github.com/akidb/akidb/jepsen/cluster"
 	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
@@ -111,6 +113,9 @@ func (a *admin) TransferLeader(ctx context.Context, to string) error {
 func (a *admin) RemoveMember(ctx context.Context, id string) error {
 	return a.throughLeader(ctx, func(c *client.Client) error {
 		_, err := c.RemoveMember(ctx, &clusterv1.RemoveMemberRequest{NodeId: id})
+		if client.Code(err) == codes.NotFound {
+			return nil // an earlier try took it out
+		}
 		return err
 	})
 }

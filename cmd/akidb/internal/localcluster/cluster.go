@@ -23,17 +23,31 @@ import (
 	"github.com/akidb/akidb/internal/localport"
 )
 
-// maxNodes bounds what a single machine is asked to run.
-const maxNodes = 15
+// defaultNodes survive the loss of one; maxNodes bounds what a single machine is
+// asked to run.
+const (
+	defaultNodes = 3
+	maxNodes     = 15
+)
 
 // Options say what to run.
 type Options struct {
 	Binary string   // of akidb
 	Dir    string   // keeps everything; made if it is not there
-	Nodes  int      // of a new cluster; one kept in Dir has its own number
+	Nodes  int      // 0: as many as Dir holds, or three
 	Flags  []string // further flags of `akidb serve`
 	// Prepare, if not nil, is called before each node's first start.
 	Prepare func(*Node) error
+	// Ended, if not nil, is called when a node ends without being asked to, from a
+	// goroutine of that node.
+	Ended func(Ending)
+}
+
+// Ending is how a process of a node ended by itself.
+type Ending struct {
+	Node *Node
+	PID  int
+	Err  error // nil: with status 0
 }
 
 // Cluster is a running cluster.
@@ -48,6 +62,7 @@ type Cluster struct {
 	ca      *certs.Authority
 	ports   []*localport.Reservation // none of a resumed cluster
 	spawner *spawner
+	lock    *os.File // held while the cluster runs
 }
 
 // layout is what a directory remembers of its cluster.
@@ -70,13 +85,17 @@ func Start(o Options) (*Cluster, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	ca, err := certs.OpenAuthority(dir)
+	held, err := lock(dir)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{CACert: ca.Path, opt: o, ca: ca}
+	ca, err := certs.OpenAuthority(dir)
+	if err != nil {
+		return nil, errors.Join(err, held.Close())
+	}
+	c := &Cluster{CACert: ca.Path, opt: o, ca: ca, lock: held}
 	if err := c.plan(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, held.Close())
 	}
 	c.Nodes = c.layout.Nodes
 	for _, n := range c.Nodes {
@@ -158,10 +177,17 @@ func (c *Cluster) plan() error {
 		if err := json.Unmarshal(text, &c.layout); err != nil || len(c.layout.Nodes) == 0 {
 			return fmt.Errorf("%s is damaged (%v); remove the directory to begin anew", path, err)
 		}
+		if n := len(c.layout.Nodes); c.opt.Nodes != 0 && c.opt.Nodes != n {
+			return fmt.Errorf("%s holds a cluster with another number of nodes, %d instead of %d; ask for none, or take another directory",
+				c.opt.Dir, n, c.opt.Nodes)
+		}
 		return nil
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if c.opt.Nodes == 0 {
+		c.opt.Nodes = defaultNodes
 	}
 	if c.opt.Nodes < 1 || c.opt.Nodes > maxNodes {
 		return fmt.Errorf("--nodes %d: want 1 to %d", c.opt.Nodes, maxNodes)
@@ -277,6 +303,7 @@ func (c *Cluster) Close(ctx context.Context) error {
 	for _, p := range c.ports {
 		p.Close()
 	}
+	errs = append(errs, c.lock.Close())
 	return errors.Join(errs...)
 }
 

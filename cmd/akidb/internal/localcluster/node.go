@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/akidb/akidb/client"
@@ -38,10 +39,12 @@ type Node struct {
 
 // process is one life of a node.
 type process struct {
-	cmd  *exec.Cmd
-	log  *os.File
-	done chan struct{} // closed when it has ended
-	err  error         // set before done is closed
+	cmd   *exec.Cmd
+	log   *os.File
+	began time.Time
+	asked atomic.Bool   // to end
+	done  chan struct{} // closed when it has ended
+	err   error         // set before done is closed
 }
 
 func (n *Node) home() string { return filepath.Join(n.cluster.opt.Dir, n.ID) }
@@ -76,7 +79,7 @@ func (n *Node) Start() error {
 	c := n.cluster
 	args := []string{"serve", "--node-id", n.ID, "--data-dir", n.DataDir(),
 		"--rest-addr", n.REST, "--grpc-addr", n.GRPC, "--raft-addr", n.Raft, "--metrics-addr", n.Metrics,
-		"--gossip-addr", n.Gossip, "--gossip-key", c.layout.GossipKey,
+		"--gossip-addr", n.Gossip,
 		// The nodes share this machine's cores, so each builds with its share.
 		"--index-workers", fmt.Sprint(max(1, runtime.NumCPU()/len(c.Nodes))),
 		"--peers", c.peers(), "--bootstrap-expect", fmt.Sprint(c.founders()),
@@ -91,13 +94,14 @@ func (n *Node) Start() error {
 	}
 	cmd := exec.Command(binary, append(append(args, c.opt.Flags...), n.flags...)...)
 	cmd.Dir = n.home() // a config.toml of the caller's directory is not the node's
-	cmd.Env = childEnv(os.Environ())
+	// A secret on the command line would be there for every user to read.
+	cmd.Env = append(childEnv(os.Environ()), "AKIDB_GOSSIP_KEY="+c.layout.GossipKey)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = childAttr()
 	if err := c.spawner.start(cmd); err != nil {
 		return errors.Join(fmt.Errorf("start %s: %w", n.ID, err), log.Close())
 	}
-	p := &process{cmd: cmd, log: log, done: make(chan struct{})}
+	p := &process{cmd: cmd, log: log, began: time.Now(), done: make(chan struct{})}
 	n.proc = p
 	go func() { // ends with the process, which wait and Close see to
 		p.err = cmd.Wait()
@@ -106,6 +110,9 @@ func (n *Node) Start() error {
 		n.proc = nil
 		n.mu.Unlock()
 		close(p.done)
+		if c.opt.Ended != nil && !p.asked.Load() {
+			c.opt.Ended(Ending{Node: n, PID: cmd.Process.Pid, Err: p.err})
+		}
 	}()
 	return nil
 }
@@ -151,6 +158,7 @@ func (n *Node) Wipe() error {
 // Kill ends the process with SIGKILL and waits for its end.
 func (n *Node) Kill() {
 	if p := n.running(); p != nil {
+		p.asked.Store(true)
 		_ = p.cmd.Process.Kill() // it may have ended by itself
 		<-p.done
 	}
@@ -164,6 +172,9 @@ func (n *Node) Stop(ctx context.Context) error {
 
 func (n *Node) signal(s os.Signal) {
 	if p := n.running(); p != nil {
+		if s == stopSignal() {
+			p.asked.Store(true)
+		}
 		_ = p.cmd.Process.Signal(s) // it may have ended by itself
 	}
 }
@@ -203,18 +214,20 @@ func (n *Node) waitReady(ctx context.Context, cl *client.Client) error {
 		attempt, cancel := context.WithTimeout(ctx, time.Second)
 		st, err := cl.Status(attempt, n.GRPC)
 		cancel()
-		switch {
-		case err == nil && st.Ready:
-			return nil
-		case err == nil:
-			last = st.NotReadyReason
-		default:
-			last = err.Error()
-		}
 		select {
-		case <-p.done:
+		case <-p.done: // whoever answered, it was not this process
 			return fmt.Errorf("%s ended; the end of its log:\n%s", n.ID, n.logTail())
 		default:
+		}
+		switch {
+		case err != nil:
+			last = err.Error()
+		case st.NodeId != n.ID || time.Duration(st.UptimeSeconds)*time.Second > time.Since(p.began):
+			last = fmt.Sprintf("another process, node %s, up for %d s, answers at %s", st.NodeId, st.UptimeSeconds, n.GRPC)
+		case st.Ready:
+			return nil
+		default:
+			last = st.NotReadyReason
 		}
 		if pause(ctx, readyPoll) != nil {
 			return fmt.Errorf("%s is not ready: %s; the end of its log:\n%s", n.ID, last, n.logTail())

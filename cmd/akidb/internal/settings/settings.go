@@ -177,21 +177,17 @@ type layer struct {
 	k    *koanf.Koanf
 }
 
-// Load reads all sources; environ is os.Environ(). Errors name the key and
-// where it stands.
+// Load reads all sources; environ is os.Environ(). The error says all that is
+// wrong, each with its key and where it stands; the configuration is then only
+// good for being shown.
 func Load(flags *pflag.FlagSet, environ []string) (*Serve, error) {
+	var errs []error
 	fileLayer, err := fromFile(flags, environ)
-	if err != nil {
-		return nil, err
-	}
+	errs = append(errs, err)
 	envLayer, unknown, err := fromEnv(environ)
-	if err != nil {
-		return nil, err
-	}
+	errs = append(errs, err)
 	flagLayer, err := fromFlags(flags)
-	if err != nil {
-		return nil, err
-	}
+	errs = append(errs, err)
 	merged := koanf.New("/")
 	cfg := &Serve{UnknownEnv: unknown}
 	for _, s := range table() {
@@ -201,32 +197,32 @@ func Load(flags *pflag.FlagSet, environ []string) (*Serve, error) {
 				value, source = l.k.Get(s.key), l.name
 			}
 		}
-		if err := merged.Set(s.key, value); err != nil {
-			return nil, err
-		}
-		if err := cfg.take(merged, s, source); err != nil {
-			return nil, err
-		}
+		errs = append(errs, merged.Set(s.key, value), cfg.take(merged, s, source))
 	}
 	cfg.complete()
-	return cfg, cfg.validate()
+	return cfg, errors.Join(append(errs, cfg.validate())...)
 }
 
-// take decodes one key, so that an error can say whose it is.
+// take decodes one key, so that an error can say whose it is. A value that is
+// refused leaves the default, about which there is nothing to say.
 func (c *Serve) take(merged *koanf.Koanf, s setting, source string) error {
+	value := merged.Get(s.key)
+	c.Origins = append(c.Origins, Origin{s.key, fmt.Sprint(value), source})
+	if c.decode(s.key, value) == nil {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("%s from %s: %q is not %s", s.key, source, fmt.Sprint(value), wants(s.def)), c.decode(s.key, s.def))
+}
+
+func (c *Serve) decode(key string, value any) error {
 	one := koanf.New("/")
-	if err := one.Set(s.key, merged.Get(s.key)); err != nil {
+	if err := one.Set(key, value); err != nil {
 		return err
 	}
-	err := one.UnmarshalWithConf("", c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
+	return one.UnmarshalWithConf("", c, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
 		Result: c, WeaklyTypedInput: true, TagName: "koanf",
 		DecodeHook: mapstructure.ComposeDecodeHookFunc(mapstructure.StringToTimeDurationHookFunc(), mapstructure.TextUnmarshallerHookFunc()),
 	}})
-	if err != nil {
-		return fmt.Errorf("%s from %s: %q is not %s", s.key, source, fmt.Sprint(merged.Get(s.key)), wants(s.def))
-	}
-	c.Origins = append(c.Origins, Origin{s.key, fmt.Sprint(merged.Get(s.key)), source})
-	return nil
 }
 
 func wants(def any) string {
@@ -262,18 +258,18 @@ func fromFile(flags *pflag.FlagSet, environ []string) (layer, error) {
 		return layer{}, fmt.Errorf("%s: %w", path, err)
 	}
 	out := koanf.New("/")
+	var errs []error
 	for _, key := range raw.Keys() {
 		s, ok := find(func(s setting) bool {
 			return s.key == key || s.oldKey != "" && strings.ReplaceAll(s.oldKey, ".", "/") == key
 		})
 		if !ok {
-			return layer{}, fmt.Errorf("%s: unknown key %q%s", path, strings.ReplaceAll(key, "/", "."), suggest(key))
+			errs = append(errs, fmt.Errorf("%s: unknown key %q%s", path, strings.ReplaceAll(key, "/", "."), suggest(key)))
+			continue
 		}
-		if err := out.Set(s.key, raw.Get(key)); err != nil {
-			return layer{}, err
-		}
+		errs = append(errs, out.Set(s.key, raw.Get(key)))
 	}
-	return layer{path, out}, nil
+	return layer{path, out}, errors.Join(errs...)
 }
 
 func fromEnv(environ []string) (layer, []string, error) {

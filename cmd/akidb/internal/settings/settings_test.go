@@ -101,6 +101,28 @@ func TestErrorsNameTheKey(t *testing.T) {
 	}
 }
 
+// All that is wrong is said at once, whatever kind it is, and the values that
+// were given are still shown.
+func TestAllErrorsAtOnce(t *testing.T) {
+	c, err := load(t, "zoen = 1\nlog_lvel = 2\nmax_voters = \"many\"\nlog_store = \"etcd\"\n", []string{"AKIDB_HEARTBEAT_TIMEOUT=soon"}, "--raft-addr", "nowhere")
+	if err == nil || c == nil {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	for _, want := range []string{`unknown key "zoen"`, `unknown key "log_lvel"`, "max_voters from", "heartbeat_timeout from environment", "--log-store", "--raft-addr", "no certificate"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is missing in: %v", want, err)
+		}
+	}
+	for _, spurious := range []string{"--max-voters", "--heartbeat-timeout", "--election-timeout"} {
+		if strings.Contains(err.Error(), spurious) {
+			t.Errorf("%q says more than is wrong: %v", spurious, err)
+		}
+	}
+	if i := slices.IndexFunc(c.Origins, func(o Origin) bool { return o.Key == "max_voters" }); i < 0 || c.Origins[i].Value != "many" {
+		t.Errorf("max_voters is shown as %v", c.Origins)
+	}
+}
+
 // Every row of the table has its field, and every field its row.
 func TestTableAndStructAgree(t *testing.T) {
 	fields := map[string]bool{}

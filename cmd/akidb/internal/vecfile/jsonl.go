@@ -5,6 +5,7 @@ package vecfile
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,8 +46,8 @@ func (j *jsonl) Next(row *Row) error {
 		return err
 	}
 	at := j.r.row - 1
-	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(line, &fields); err != nil {
+	fields, err := objectOf(line)
+	if err != nil {
 		return badFile(j.path, "row %d, at byte %d: %v", at, j.r.offset, err)
 	}
 	*row = Row{}
@@ -78,6 +79,38 @@ func (j *jsonl) Next(row *Row) error {
 		row.Payload, err = json.Marshal(fields)
 	}
 	return err
+}
+
+// objectOf takes a line apart. A name that comes twice is refused: one of its
+// values would be lost.
+func objectOf(line []byte) (map[string]json.RawMessage, error) {
+	d := json.NewDecoder(bytes.NewReader(line))
+	if open, err := d.Token(); err != nil || open != json.Delim('{') {
+		return nil, cmp.Or(err, errors.New("not a JSON object"))
+	}
+	fields := map[string]json.RawMessage{}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		key := name.(string) // the decoder takes nothing else there
+		if _, twice := fields[key]; twice {
+			return nil, fmt.Errorf("field %q is there twice", key)
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, err
+		}
+		fields[key] = value
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("text after the JSON object")
+	}
+	return fields, nil
 }
 
 // idText takes a string or a whole number.

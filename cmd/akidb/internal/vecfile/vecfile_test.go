@@ -174,11 +174,26 @@ func TestBadRowsAreNamed(t *testing.T) {
 	binary.LittleEndian.PutUint32(nan[2*16+8:], math.Float32bits(float32(math.NaN())))
 	ragged := fvecs()
 	binary.LittleEndian.PutUint32(ragged[3*16:], 2)
+	// 100 rows of 64 values, but one of 63 in the middle or at the end.
+	short := func(at int) string {
+		var out []byte
+		for i := range 100 {
+			dim := 64
+			if i == at {
+				dim = 63
+			}
+			out = binary.LittleEndian.AppendUint32(out, uint32(dim))
+			out = append(out, make([]byte, 4*dim)...)
+		}
+		return string(out)
+	}
 	for _, tc := range []struct {
 		name string
 		data string
 		want string
 	}{
+		{"short.fvecs", short(50), "row 50, at byte 13000: dimension 63, want 64"},
+		{"shortlast.fvecs", short(99), "row 99, at byte 25740: dimension 63, want 64"},
 		{"nan.fvecs", string(nan), "row 2: value 1 is NaN"},
 		{"ragged.fvecs", string(ragged), "row 3, at byte 48: dimension 2"},
 		{"zero.fvecs", "\x00\x00\x00\x00", "dimension 0"},
@@ -188,6 +203,10 @@ func TestBadRowsAreNamed(t *testing.T) {
 		{"b.jsonl", `{"id":1.5,"vector":[1,2]}`, `field "id"`},
 		{"c.jsonl", `{"id":1,"vec":[1,2]}`, `no field "vector"`},
 		{"d.jsonl", `{"id":1,"vector":["x"]}`, `field "vector"`},
+		{"f.jsonl", `{"id":1,"vector":[1],"a":1,"\u0061":2}`, `row 0, at byte 0: field "a" is there twice`},
+		{"g.jsonl", `{"id":1,"vector":[1]} x`, "row 0, at byte 0: text after"},
+		{"h.jsonl", `[1]`, "row 0, at byte 0: not a JSON object"},
+		{"i.jsonl", `{"id":1,"vector":[1`, "row 0, at byte 0"},
 		{"e.txt", "x", "unknown format"},
 	} {
 		err := func() error {

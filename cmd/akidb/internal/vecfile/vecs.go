@@ -65,11 +65,34 @@ func (v *vecs) measure() error {
 	}
 	v.raw = make([]byte, 4+v.dim*v.width)
 	v.rows = int(size / int64(len(v.raw)))
-	if rest := size % int64(len(v.raw)); rest != 0 {
-		return badFile(v.path, "cut off in row %d: it begins at byte %d and has %d of %d bytes",
-			v.rows, size-rest, rest, len(v.raw))
+	rest := size % int64(len(v.raw))
+	if rest == 0 {
+		return nil
 	}
-	return nil
+	// A row of another dimension has the same effect on the size as an end that is
+	// missing. Only a walk tells them apart, and this file is refused anyway.
+	for row := range v.rows {
+		if _, err := v.f.ReadAt(head[:], int64(row)*int64(len(v.raw))); err != nil {
+			return fmt.Errorf("%s: %w", v.path, err)
+		}
+		if dim := int32(binary.LittleEndian.Uint32(head[:])); int(dim) != v.dim {
+			return v.otherDim(row, dim)
+		}
+	}
+	if rest >= int64(len(head)) {
+		if _, err := v.f.ReadAt(head[:], size-rest); err != nil {
+			return fmt.Errorf("%s: %w", v.path, err)
+		}
+		if dim := int32(binary.LittleEndian.Uint32(head[:])); int(dim) != v.dim {
+			return v.otherDim(v.rows, dim)
+		}
+	}
+	return badFile(v.path, "cut off in row %d: it begins at byte %d and has %d of %d bytes",
+		v.rows, size-rest, rest, len(v.raw))
+}
+
+func (v *vecs) otherDim(row int, dim int32) error {
+	return badFile(v.path, "row %d, at byte %d: dimension %d, want %d as in the rows before", row, int64(row)*int64(len(v.raw)), dim, v.dim)
 }
 
 func (v *vecs) Next(row *Row) error {
@@ -80,7 +103,7 @@ func (v *vecs) Next(row *Row) error {
 		return badFile(v.path, "row %d, at byte %d: %v", v.next, int64(v.next)*int64(len(v.raw)), err)
 	}
 	if dim := int32(binary.LittleEndian.Uint32(v.raw)); int(dim) != v.dim {
-		return badFile(v.path, "row %d, at byte %d: dimension %d, the rows before have %d", v.next, int64(v.next)*int64(len(v.raw)), dim, v.dim)
+		return v.otherDim(v.next, dim)
 	}
 	*row = Row{Vector: make([]float32, v.dim)}
 	v.decode(row.Vector, v.raw[4:])
