@@ -20,13 +20,18 @@ import (
 
 // addressBook holds addresses learned from the nodes themselves. They go
 // before those in the Raft configuration, so that a cluster whose members all
-// came back at other addresses finds itself.
+// came back at other addresses finds itself. A node's own address is not among
+// them: nobody else knows better where it is.
 type addressBook struct {
+	self string
+
 	mu    sync.Mutex // guards infos
 	infos map[string]*nodev1.NodeInfo
 }
 
-func newAddressBook() *addressBook { return &addressBook{infos: make(map[string]*nodev1.NodeInfo)} }
+func newAddressBook(self string) *addressBook {
+	return &addressBook{self: self, infos: make(map[string]*nodev1.NodeInfo)}
+}
 
 func (b *addressBook) info(id string) *nodev1.NodeInfo {
 	b.mu.Lock()
@@ -36,7 +41,7 @@ func (b *addressBook) info(id string) *nodev1.NodeInfo {
 
 // learn records what a node said of itself.
 func (b *addressBook) learn(i *nodev1.NodeInfo) {
-	if i == nil || i.NodeId == "" {
+	if i == nil || i.NodeId == "" || i.NodeId == b.self {
 		return
 	}
 	b.mu.Lock()
@@ -96,6 +101,10 @@ func (n *Node) findCluster() {
 		done, err := n.tryFindCluster(n.ctx)
 		if err != nil {
 			n.log.Info("looking for the cluster", "err", err)
+		}
+		if err != nil && !done {
+			text := err.Error()
+			n.seeking.Store(&text)
 		}
 		if done {
 			wait = longest
@@ -326,8 +335,10 @@ func (n *Node) helloAll(ctx context.Context) ([]*nodev1.HelloReply, error) {
 			continue
 		}
 		seen[a.r.Node.NodeId] = true
-		n.book.learn(a.r.Node)
-		n.pilot.hear(a.r.Node.NodeId, a.r.AppliedIndex)
+		if n.speaksFor(a.r.Node.NodeId, a.r.Member) {
+			n.book.learn(a.r.Node)
+			n.pilot.hear(a.r.Node.NodeId, a.r.AppliedIndex)
+		}
 		replies = append(replies, a.r)
 	}
 	return replies, err
@@ -378,7 +389,7 @@ func (n *Node) peerAddrs(ctx context.Context) ([]string, error) {
 // hello answers a peer.
 func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 	own := n.g.clusterID()
-	if f := req.From; f != nil && (own == "" || req.ClusterId == "" || req.ClusterId == own) && n.knows(f.NodeId) {
+	if f := req.From; f != nil && (own == "" || req.ClusterId == "" || req.ClusterId == own) && n.knows(f.NodeId) && n.speaksFor(f.NodeId, req.Member) {
 		n.book.learn(f)
 		n.pilot.hear(f.NodeId, req.AppliedIndex)
 	}
@@ -405,6 +416,18 @@ func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 		r.Servers = append(r.Servers, &nodev1.Server{NodeId: string(s.ID), RaftAddr: n.g.addrOf(s), ConfiguredAddr: string(s.Address), Voter: s.Suffrage == raft.Voter})
 	}
 	return r
+}
+
+// speaksFor reports whether a process under an id may be believed where the node
+// of that id is. A member's place is its own until the leader gives it to another
+// (serveJoin): an empty process that goes by its id may be a mistake. While the
+// cluster is being founded they are all empty.
+func (n *Node) speaksFor(id string, member bool) bool {
+	if member || n.g.clusterID() == "" {
+		return true
+	}
+	_, registered := n.server(id)
+	return !registered
 }
 
 // knows reports whether id is in the configuration, or may yet be.

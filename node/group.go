@@ -322,9 +322,11 @@ const (
 	maxElectionFactor = 16
 )
 
+func (g *group) raftID() raft.ServerID { return raft.ServerID(g.cfg.NodeID) }
+
 func (g *group) raftConfig(c *raftCore) *raft.Config {
 	conf := raft.DefaultConfig()
-	conf.LocalID = raft.ServerID(g.cfg.NodeID)
+	conf.LocalID = g.raftID()
 	conf.HeartbeatTimeout = g.cfg.HeartbeatTimeout
 	conf.ElectionTimeout = g.cfg.ElectionTimeout
 	conf.LeaderLeaseTimeout = g.cfg.HeartbeatTimeout

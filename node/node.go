@@ -119,6 +119,7 @@ type Node struct {
 	wasListed atomic.Bool
 	caughtUp  atomic.Bool // see catchUp
 	findNow   chan struct{}
+	seeking   atomic.Pointer[string] // why this node is no member yet, see findCluster
 	// purged is the generation up to which a collection was purged by this
 	// node as leader; only housekeeping touches it.
 	purged  map[string]uint64
@@ -166,7 +167,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		c.AdvertiseAddr = n.mux.ln.Addr().String()
 	}
 	n.rpc = newRPCClient(n.mux.dialRPC)
-	n.book = newAddressBook()
+	n.book = newAddressBook(c.NodeID)
 	dir := filepath.Join(c.DataDir, "groups", groupID)
 	if err := mkdirAll(c.files(), dir); err != nil {
 		return nil, fmt.Errorf("node: group directory: %w", err)
