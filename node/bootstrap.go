@@ -93,7 +93,8 @@ const (
 // findCluster makes an empty node a member: it bootstraps together with the
 // nodes it was told to expect if none of them belongs to a cluster, and joins
 // if one does. No node is special, and none founds a cluster by itself unless
-// it was told to expect only itself. A node with state only says hello, to
+// it has no peers, or was told to expect only itself and all peers answer that
+// they belong to no cluster. A node with state only says hello, to
 // learn and tell addresses.
 func (n *Node) findCluster() {
 	wait, longest := n.cfg.paced(helloPause), n.cfg.paced(helloPauseMax)
@@ -124,9 +125,12 @@ func (n *Node) findCluster() {
 
 // tryFindCluster is one round; done means that this node is a member.
 func (n *Node) tryFindCluster(ctx context.Context) (done bool, err error) {
-	replies, err := n.helloAll(ctx)
+	replies, silent, err := n.greet(ctx)
 	if n.g.member.Load() {
 		return true, errors.Join(err, n.rejoin(ctx, replies))
+	}
+	if n.cfg.BootstrapExpect == 1 && err != nil {
+		return false, err // who the peers are is not known
 	}
 	var founding *nodev1.HelloReply
 	empty := []*nodev1.NodeInfo{n.selfInfo()}
@@ -137,6 +141,8 @@ func (n *Node) tryFindCluster(ctx context.Context) (done bool, err error) {
 			return n.join(ctx, r)
 		case r.Member:
 			founding = r
+		case r.BootstrapExpect == 0 || n.cfg.BootstrapExpect == 0:
+			// One of the two waits for a cluster and founds none.
 		case int(r.BootstrapExpect) == n.cfg.BootstrapExpect:
 			if !r.Node.ReadReplica {
 				empty = append(empty, r.Node)
@@ -153,6 +159,14 @@ func (n *Node) tryFindCluster(ctx context.Context) (done bool, err error) {
 	}
 	if n.cfg.ReadReplica {
 		return false, errors.New("a read replica waits for a cluster to join")
+	}
+	if n.cfg.BootstrapExpect == 0 {
+		return false, fmt.Errorf("waiting for a cluster to join: of the peers %v %s; to found one, start the nodes that shall found it with their number as bootstrap_expect, or one node without peers",
+			n.cfg.Peers, whoAnswered(len(replies), silent))
+	}
+	if n.cfg.BootstrapExpect == 1 && len(silent) > 0 {
+		// One that does not answer may belong to the cluster that there is.
+		return false, fmt.Errorf("waiting for %v to answer: with peers and a bootstrap_expect of 1 this node founds a cluster alone only once all of them have said that they belong to none", silent)
 	}
 	if len(empty) < n.cfg.BootstrapExpect {
 		return false, fmt.Errorf("%d of %d nodes found to bootstrap with", len(empty), n.cfg.BootstrapExpect)
@@ -302,13 +316,30 @@ func (n *Node) rejoin(ctx context.Context, replies []*nodev1.HelloReply) error {
 	return nil
 }
 
+func whoAnswered(replies int, silent []string) string {
+	switch {
+	case replies == 0:
+		return "none answers"
+	case len(silent) == 0:
+		return "none belongs to one"
+	}
+	return fmt.Sprintf("those that answer belong to none and %v do not answer", silent)
+}
+
 // helloAll introduces this node to every address it knows of and learns theirs.
 func (n *Node) helloAll(ctx context.Context) ([]*nodev1.HelloReply, error) {
+	replies, _, err := n.greet(ctx)
+	return replies, err
+}
+
+// greet is helloAll, with the addresses that did not answer.
+func (n *Node) greet(ctx context.Context) (replies []*nodev1.HelloReply, silent []string, _ error) {
 	addrs, err := n.peerAddrs(ctx)
 	req := &nodev1.HelloRequest{From: n.selfInfo(), ClusterId: n.g.clusterID(), Member: n.g.member.Load(), AppliedIndex: n.g.ad.applied()}
 	type answer struct {
-		r   *nodev1.HelloReply
-		err error
+		addr string
+		r    *nodev1.HelloReply
+		err  error
 	}
 	answers := make(chan answer, len(addrs))
 	for _, a := range addrs {
@@ -317,17 +348,20 @@ func (n *Node) helloAll(ctx context.Context) ([]*nodev1.HelloReply, error) {
 			defer cancel()
 			var r nodev1.HelloReply
 			err := n.rpc.call(ctx, a, laneControl, methodHello, req, &r)
-			answers <- answer{&r, err}
+			answers <- answer{a, &r, err}
 		}) {
-			answers <- answer{err: ErrClosed}
+			answers <- answer{addr: a, err: ErrClosed}
 		}
 	}
-	var replies []*nodev1.HelloReply
 	seen := map[string]bool{n.cfg.NodeID: true}
 	own := n.g.clusterID()
 	for range addrs {
 		a := <-answers
-		if a.err != nil || a.r.Node == nil || seen[a.r.Node.NodeId] {
+		if a.err != nil || a.r.Node == nil {
+			silent = append(silent, a.addr)
+			continue
+		}
+		if seen[a.r.Node.NodeId] {
 			continue
 		}
 		if own != "" && a.r.ClusterId != "" && a.r.ClusterId != own {
@@ -341,7 +375,8 @@ func (n *Node) helloAll(ctx context.Context) ([]*nodev1.HelloReply, error) {
 		}
 		replies = append(replies, a.r)
 	}
-	return replies, err
+	sort.Strings(silent)
+	return replies, silent, err
 }
 
 // peerAddrs are the configured peers (a single one may be a DNS name of all),

@@ -70,7 +70,12 @@ func (cfg Config) withDefaults() (*Config, error) {
 		}
 	}
 	setDefault(&c.MaxVoters, 5)
-	setDefault(&c.BootstrapExpect, 1)
+	if len(c.Peers) == 0 {
+		setDefault(&c.BootstrapExpect, 1)
+	}
+	if c.BootstrapExpect < 0 {
+		bad("BootstrapExpect is %d: want the number of founders, or 0 to found none", c.BootstrapExpect)
+	}
 	if c.BootstrapExpect > 1 && len(c.Peers) == 0 {
 		bad("BootstrapExpect is %d but Peers is empty: name the peers or their common DNS name", c.BootstrapExpect)
 	}

@@ -40,7 +40,9 @@ type Config struct {
 	Zone, Version      string
 	// Peers are raft addresses ("host:port") or one DNS name that resolves to
 	// all of them. Bootstrap waits until BootstrapExpect nodes see each other
-	// and none of them belongs to a cluster.
+	// and none of them belongs to a cluster; 0 is 1 without peers, and with
+	// peers means that this node founds none and waits for one to join. With
+	// peers 1 waits for all of them to answer.
 	Peers           []string
 	BootstrapExpect int
 	MaxVoters       int
