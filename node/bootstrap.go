@@ -132,13 +132,16 @@ func (n *Node) tryFindCluster(ctx context.Context) (done bool, err error) {
 	if n.cfg.BootstrapExpect == 1 && err != nil {
 		return false, err // who the peers are is not known
 	}
-	var founding *nodev1.HelloReply
+	var founding, found *nodev1.HelloReply
+	var differ error
 	empty := []*nodev1.NodeInfo{n.selfInfo()}
 	choices := make(map[string][]string)
 	for _, r := range replies {
 		switch {
 		case r.ClusterId != "":
-			return n.join(ctx, r)
+			if found == nil || supersedes(r.ClusterId, found.ClusterId) {
+				found = r
+			}
 		case r.Member:
 			founding = r
 		case r.BootstrapExpect == 0 || n.cfg.BootstrapExpect == 0:
@@ -149,9 +152,15 @@ func (n *Node) tryFindCluster(ctx context.Context) (done bool, err error) {
 				choices[r.Node.NodeId] = r.Choice
 			}
 		default:
-			return false, fmt.Errorf("node %s expects %d nodes to bootstrap, this one %d: make BootstrapExpect equal",
+			differ = fmt.Errorf("node %s expects %d nodes to bootstrap, this one %d: make BootstrapExpect equal",
 				r.Node.NodeId, r.BootstrapExpect, n.cfg.BootstrapExpect)
 		}
+	}
+	if found != nil {
+		return n.join(ctx, found)
+	}
+	if differ != nil {
+		return false, differ
 	}
 	if founding != nil {
 		// Others have just bootstrapped and wait for votes, perhaps for ours.
@@ -278,6 +287,7 @@ func (n *Node) join(ctx context.Context, via *nodev1.HelloReply) (bool, error) {
 	if err := n.g.setIdentity(identity{Member: true, ClusterID: reply.ClusterId}); err != nil {
 		return false, err
 	}
+	n.rpc.reset() // the connections so far announced no cluster
 	n.log.Info("joined", "cluster", reply.ClusterId)
 	return true, nil
 }
@@ -365,7 +375,7 @@ func (n *Node) greet(ctx context.Context) (replies []*nodev1.HelloReply, silent 
 			continue
 		}
 		if own != "" && a.r.ClusterId != "" && a.r.ClusterId != own {
-			n.log.Warn("peer belongs to another cluster", "peer", a.r.Node.NodeId, "cluster", a.r.ClusterId)
+			n.meet(a.r.Node.NodeId, a.r.ClusterId)
 			continue
 		}
 		seen[a.r.Node.NodeId] = true
@@ -427,6 +437,9 @@ func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 	if f := req.From; f != nil && (own == "" || req.ClusterId == "" || req.ClusterId == own) && n.knows(f.NodeId) && n.speaksFor(f.NodeId, req.Member) {
 		n.book.learn(f)
 		n.pilot.hear(f.NodeId, req.AppliedIndex)
+	}
+	if req.From != nil {
+		n.meet(req.From.NodeId, req.ClusterId)
 	}
 	choice := n.choice.Load()
 	if !n.g.member.Load() && (req.Member || choice != nil && (*choice)[0] == n.cfg.NodeID) {

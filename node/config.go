@@ -167,6 +167,19 @@ func claimDataDir(fsys storage.FS, dir, nodeID string) error {
 	return storage.WriteFile(fsys, path, b)
 }
 
+// ownerOf is the id of the node whose data a directory holds.
+func ownerOf(fsys storage.FS, dir string) (string, error) {
+	var have struct{ NodeID string }
+	path := filepath.Join(dir, "node.json")
+	if err := loadJSON(fsys, path, &have); err != nil {
+		return "", err
+	}
+	if have.NodeID == "" {
+		return "", fmt.Errorf("node: %s does not say whose it is (%s is missing): is this a data directory? If so, give the node id", dir, path)
+	}
+	return have.NodeID, nil
+}
+
 // identity says what cluster a group of this node belongs to; it is durable
 // before the node votes or stores anything.
 type identity struct {
@@ -174,6 +187,10 @@ type identity struct {
 	Member bool
 	// ClusterID is empty between bootstrap and the first leader.
 	ClusterID string
+	// Recovering is the id that a recovery which was begun gives the cluster. The
+	// node does not start before it is finished: entries that were perhaps never
+	// committed may be in the state.
+	Recovering string `json:",omitempty"`
 }
 
 func identityPath(groupDir string) string { return filepath.Join(groupDir, "member.json") }
@@ -203,6 +220,10 @@ func (g *group) setIdentity(id identity) error {
 	if id == g.identity {
 		return nil
 	}
+	return g.storeIdentityLocked(id)
+}
+
+func (g *group) storeIdentityLocked(id identity) error {
 	b, err := json.Marshal(id)
 	if err != nil {
 		return err

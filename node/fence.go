@@ -65,7 +65,7 @@ func (n *Node) fenced() error {
 	if err := n.g.m.Diverged(); err != nil {
 		return fmt.Errorf("%w: %w", ErrFenced, err)
 	}
-	return nil
+	return n.superseded()
 }
 
 // fencePoll is how soon a divergence is recorded, handOnPause how long a fenced

@@ -179,6 +179,9 @@ func openGroup(g *group) error {
 	if err != nil {
 		return err
 	}
+	if id.Recovering != "" {
+		return fmt.Errorf("node: the recovery of %s was begun and not finished: run akidb cluster recover again", g.cfg.DataDir)
+	}
 	g.identity = id
 	g.member.Store(id.Member)
 	g.watchers = make(map[chan struct{}]struct{})

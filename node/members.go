@@ -414,6 +414,9 @@ func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.Jo
 	if c == nil || !established {
 		return nil, n.g.notLeader()
 	}
+	if err := n.superseded(); err != nil {
+		return nil, err // nobody shall join what was given up
+	}
 	own := n.g.clusterID()
 	if r.ClusterId != "" && r.ClusterId != own {
 		return nil, fmt.Errorf("%w: %q has state of cluster %s, this is %s: remove its data directory to let it join", errWrongCluster, r.Node.NodeId, r.ClusterId, own)
