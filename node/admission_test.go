@@ -69,13 +69,14 @@ func TestEmptyNodeDoesNotEvictALivingMember(t *testing.T) {
 	}
 	// The one that was replaced comes back with its data.
 	old := c.start(id)
-	replies, _ := old.helloAll(c.ctx())
-	if len(replies) == 0 {
-		t.Fatal("nobody answers it: the test shows nothing")
-	}
-	if err := old.rejoin(c.ctx(), replies); !errors.Is(err, errInvalid) || !strings.Contains(err.Error(), twin.RaftAddr()) {
-		t.Fatalf("two processes act as %s: %v", id, err)
-	}
+	c.wait("the old process to be refused", func() bool {
+		replies, _ := old.helloAll(c.ctx())
+		err := old.rejoin(c.ctx(), replies)
+		if s := serverAddr(c.leader(), id); s != twin.RaftAddr() {
+			t.Fatalf("the configuration has %s at %s", id, s)
+		}
+		return errors.Is(err, errInvalid) && strings.Contains(err.Error(), twin.RaftAddr())
+	})
 }
 
 // A node that lost its disk and comes back where it was is taken in at once.

@@ -379,7 +379,7 @@ func (n *Node) greet(ctx context.Context) (replies []*nodev1.HelloReply, silent 
 			continue
 		}
 		seen[a.r.Node.NodeId] = true
-		if n.speaksFor(a.r.Node.NodeId, a.r.Member) {
+		if n.speaksFor(a.r.Node, a.r.Member) {
 			n.book.learn(a.r.Node)
 			n.pilot.hear(a.r.Node.NodeId, a.r.AppliedIndex)
 		}
@@ -434,7 +434,7 @@ func (n *Node) peerAddrs(ctx context.Context) ([]string, error) {
 // hello answers a peer.
 func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 	own := n.g.clusterID()
-	if f := req.From; f != nil && (own == "" || req.ClusterId == "" || req.ClusterId == own) && n.knows(f.NodeId) && n.speaksFor(f.NodeId, req.Member) {
+	if f := req.From; f != nil && (own == "" || req.ClusterId == "" || req.ClusterId == own) && n.knows(f.NodeId) && n.speaksFor(f, req.Member) {
 		n.book.learn(f)
 		n.pilot.hear(f.NodeId, req.AppliedIndex)
 	}
@@ -468,14 +468,20 @@ func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 
 // speaksFor reports whether a process under an id may be believed where the node
 // of that id is. A member's place is its own until the leader gives it to another
-// (serveJoin): an empty process that goes by its id may be a mistake. While the
-// cluster is being founded they are all empty.
-func (n *Node) speaksFor(id string, member bool) bool {
-	if member || n.g.clusterID() == "" {
+// (serveJoin): an empty process that goes by its id may be a mistake, and one with
+// data the member that was replaced. While there is no leader members are believed,
+// for otherwise those that all moved at once would not find each other, and while
+// the cluster is being founded everybody is.
+func (n *Node) speaksFor(i *nodev1.NodeInfo, member bool) bool {
+	if n.g.clusterID() == "" {
 		return true
 	}
-	_, registered := n.server(id)
-	return !registered
+	s, registered := n.server(i.NodeId)
+	if !registered || member && i.RaftAddr == string(s.Address) {
+		return true
+	}
+	leader, _ := n.g.leader()
+	return member && leader == ""
 }
 
 // knows reports whether id is in the configuration, or may yet be.
