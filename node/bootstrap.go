@@ -20,13 +20,18 @@ import (
 
 // addressBook holds addresses learned from the nodes themselves. They go
 // before those in the Raft configuration, so that a cluster whose members all
-// came back at other addresses finds itself.
+// came back at other addresses finds itself. A node's own address is not among
+// them: nobody else knows better where it is.
 type addressBook struct {
+	self string
+
 	mu    sync.Mutex // guards infos
 	infos map[string]*nodev1.NodeInfo
 }
 
-func newAddressBook() *addressBook { return &addressBook{infos: make(map[string]*nodev1.NodeInfo)} }
+func newAddressBook(self string) *addressBook {
+	return &addressBook{self: self, infos: make(map[string]*nodev1.NodeInfo)}
+}
 
 func (b *addressBook) info(id string) *nodev1.NodeInfo {
 	b.mu.Lock()
@@ -36,7 +41,7 @@ func (b *addressBook) info(id string) *nodev1.NodeInfo {
 
 // learn records what a node said of itself.
 func (b *addressBook) learn(i *nodev1.NodeInfo) {
-	if i == nil || i.NodeId == "" {
+	if i == nil || i.NodeId == "" || i.NodeId == b.self {
 		return
 	}
 	b.mu.Lock()
@@ -88,7 +93,8 @@ const (
 // findCluster makes an empty node a member: it bootstraps together with the
 // nodes it was told to expect if none of them belongs to a cluster, and joins
 // if one does. No node is special, and none founds a cluster by itself unless
-// it was told to expect only itself. A node with state only says hello, to
+// it has no peers, or was told to expect only itself and all peers answer that
+// they belong to no cluster. A node with state only says hello, to
 // learn and tell addresses.
 func (n *Node) findCluster() {
 	wait, longest := n.cfg.paced(helloPause), n.cfg.paced(helloPauseMax)
@@ -96,6 +102,10 @@ func (n *Node) findCluster() {
 		done, err := n.tryFindCluster(n.ctx)
 		if err != nil {
 			n.log.Info("looking for the cluster", "err", err)
+		}
+		if err != nil && !done {
+			text := err.Error()
+			n.seeking.Store(&text)
 		}
 		if done {
 			wait = longest
@@ -115,28 +125,42 @@ func (n *Node) findCluster() {
 
 // tryFindCluster is one round; done means that this node is a member.
 func (n *Node) tryFindCluster(ctx context.Context) (done bool, err error) {
-	replies, err := n.helloAll(ctx)
+	replies, silent, err := n.greet(ctx)
 	if n.g.member.Load() {
 		return true, errors.Join(err, n.rejoin(ctx, replies))
 	}
-	var founding *nodev1.HelloReply
+	if n.cfg.BootstrapExpect == 1 && err != nil {
+		return false, err // who the peers are is not known
+	}
+	var founding, found *nodev1.HelloReply
+	var differ error
 	empty := []*nodev1.NodeInfo{n.selfInfo()}
 	choices := make(map[string][]string)
 	for _, r := range replies {
 		switch {
 		case r.ClusterId != "":
-			return n.join(ctx, r)
+			if found == nil || supersedes(r.ClusterId, found.ClusterId) {
+				found = r
+			}
 		case r.Member:
 			founding = r
+		case r.BootstrapExpect == 0 || n.cfg.BootstrapExpect == 0:
+			// One of the two waits for a cluster and founds none.
 		case int(r.BootstrapExpect) == n.cfg.BootstrapExpect:
 			if !r.Node.ReadReplica {
 				empty = append(empty, r.Node)
 				choices[r.Node.NodeId] = r.Choice
 			}
 		default:
-			return false, fmt.Errorf("node %s expects %d nodes to bootstrap, this one %d: make BootstrapExpect equal",
+			differ = fmt.Errorf("node %s expects %d nodes to bootstrap, this one %d: make BootstrapExpect equal",
 				r.Node.NodeId, r.BootstrapExpect, n.cfg.BootstrapExpect)
 		}
+	}
+	if found != nil {
+		return n.join(ctx, found)
+	}
+	if differ != nil {
+		return false, differ
 	}
 	if founding != nil {
 		// Others have just bootstrapped and wait for votes, perhaps for ours.
@@ -144,6 +168,14 @@ func (n *Node) tryFindCluster(ctx context.Context) (done bool, err error) {
 	}
 	if n.cfg.ReadReplica {
 		return false, errors.New("a read replica waits for a cluster to join")
+	}
+	if n.cfg.BootstrapExpect == 0 {
+		return false, fmt.Errorf("waiting for a cluster to join: of the peers %v %s; to found one, start the nodes that shall found it with their number as bootstrap_expect, or one node without peers",
+			n.cfg.Peers, whoAnswered(len(replies), silent))
+	}
+	if n.cfg.BootstrapExpect == 1 && len(silent) > 0 {
+		// One that does not answer may belong to the cluster that there is.
+		return false, fmt.Errorf("waiting for %v to answer: with peers and a bootstrap_expect of 1 this node founds a cluster alone only once all of them have said that they belong to none", silent)
 	}
 	if len(empty) < n.cfg.BootstrapExpect {
 		return false, fmt.Errorf("%d of %d nodes found to bootstrap with", len(empty), n.cfg.BootstrapExpect)
@@ -255,6 +287,7 @@ func (n *Node) join(ctx context.Context, via *nodev1.HelloReply) (bool, error) {
 	if err := n.g.setIdentity(identity{Member: true, ClusterID: reply.ClusterId}); err != nil {
 		return false, err
 	}
+	n.rpc.reset() // the connections so far announced no cluster
 	n.log.Info("joined", "cluster", reply.ClusterId)
 	return true, nil
 }
@@ -293,13 +326,30 @@ func (n *Node) rejoin(ctx context.Context, replies []*nodev1.HelloReply) error {
 	return nil
 }
 
+func whoAnswered(replies int, silent []string) string {
+	switch {
+	case replies == 0:
+		return "none answers"
+	case len(silent) == 0:
+		return "none belongs to one"
+	}
+	return fmt.Sprintf("those that answer belong to none and %v do not answer", silent)
+}
+
 // helloAll introduces this node to every address it knows of and learns theirs.
 func (n *Node) helloAll(ctx context.Context) ([]*nodev1.HelloReply, error) {
+	replies, _, err := n.greet(ctx)
+	return replies, err
+}
+
+// greet is helloAll, with the addresses that did not answer.
+func (n *Node) greet(ctx context.Context) (replies []*nodev1.HelloReply, silent []string, _ error) {
 	addrs, err := n.peerAddrs(ctx)
 	req := &nodev1.HelloRequest{From: n.selfInfo(), ClusterId: n.g.clusterID(), Member: n.g.member.Load(), AppliedIndex: n.g.ad.applied()}
 	type answer struct {
-		r   *nodev1.HelloReply
-		err error
+		addr string
+		r    *nodev1.HelloReply
+		err  error
 	}
 	answers := make(chan answer, len(addrs))
 	for _, a := range addrs {
@@ -308,29 +358,35 @@ func (n *Node) helloAll(ctx context.Context) ([]*nodev1.HelloReply, error) {
 			defer cancel()
 			var r nodev1.HelloReply
 			err := n.rpc.call(ctx, a, laneControl, methodHello, req, &r)
-			answers <- answer{&r, err}
+			answers <- answer{a, &r, err}
 		}) {
-			answers <- answer{err: ErrClosed}
+			answers <- answer{addr: a, err: ErrClosed}
 		}
 	}
-	var replies []*nodev1.HelloReply
 	seen := map[string]bool{n.cfg.NodeID: true}
 	own := n.g.clusterID()
 	for range addrs {
 		a := <-answers
-		if a.err != nil || a.r.Node == nil || seen[a.r.Node.NodeId] {
+		if a.err != nil || a.r.Node == nil {
+			silent = append(silent, a.addr)
+			continue
+		}
+		if seen[a.r.Node.NodeId] {
 			continue
 		}
 		if own != "" && a.r.ClusterId != "" && a.r.ClusterId != own {
-			n.log.Warn("peer belongs to another cluster", "peer", a.r.Node.NodeId, "cluster", a.r.ClusterId)
+			n.meet(a.r.Node.NodeId, a.r.ClusterId)
 			continue
 		}
 		seen[a.r.Node.NodeId] = true
-		n.book.learn(a.r.Node)
-		n.pilot.hear(a.r.Node.NodeId, a.r.AppliedIndex)
+		if n.speaksFor(a.r.Node, a.r.Member) {
+			n.book.learn(a.r.Node)
+			n.pilot.hear(a.r.Node.NodeId, a.r.AppliedIndex)
+		}
 		replies = append(replies, a.r)
 	}
-	return replies, err
+	sort.Strings(silent)
+	return replies, silent, err
 }
 
 // peerAddrs are the configured peers (a single one may be a DNS name of all),
@@ -378,9 +434,12 @@ func (n *Node) peerAddrs(ctx context.Context) ([]string, error) {
 // hello answers a peer.
 func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 	own := n.g.clusterID()
-	if f := req.From; f != nil && (own == "" || req.ClusterId == "" || req.ClusterId == own) && n.knows(f.NodeId) {
+	if f := req.From; f != nil && (own == "" || req.ClusterId == "" || req.ClusterId == own) && n.knows(f.NodeId) && n.speaksFor(f, req.Member) {
 		n.book.learn(f)
 		n.pilot.hear(f.NodeId, req.AppliedIndex)
+	}
+	if req.From != nil {
+		n.meet(req.From.NodeId, req.ClusterId)
 	}
 	choice := n.choice.Load()
 	if !n.g.member.Load() && (req.Member || choice != nil && (*choice)[0] == n.cfg.NodeID) {
@@ -405,6 +464,24 @@ func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 		r.Servers = append(r.Servers, &nodev1.Server{NodeId: string(s.ID), RaftAddr: n.g.addrOf(s), ConfiguredAddr: string(s.Address), Voter: s.Suffrage == raft.Voter})
 	}
 	return r
+}
+
+// speaksFor reports whether a process under an id may be believed where the node
+// of that id is. A member's place is its own until the leader gives it to another
+// (serveJoin): an empty process that goes by its id may be a mistake, and one with
+// data the member that was replaced. While there is no leader members are believed,
+// for otherwise those that all moved at once would not find each other, and while
+// the cluster is being founded everybody is.
+func (n *Node) speaksFor(i *nodev1.NodeInfo, member bool) bool {
+	if n.g.clusterID() == "" {
+		return true
+	}
+	s, registered := n.server(i.NodeId)
+	if !registered || member && i.RaftAddr == string(s.Address) {
+		return true
+	}
+	leader, _ := n.g.leader()
+	return member && leader == ""
 }
 
 // knows reports whether id is in the configuration, or may yet be.

@@ -2,7 +2,10 @@
 
 package node
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // A leader that is removed knows that somebody meant it, though it never learnt
 // from another leader that it was a member: it must not ask to be taken back.
@@ -44,5 +47,71 @@ func TestRemovedLeaderStaysRemoved(t *testing.T) {
 	}
 	if got := next.Members(); len(got) != 2 {
 		t.Fatalf("the removed leader was taken back: %+v", got)
+	}
+}
+
+// A node that was told of peers and of no number of founders founds nothing,
+// however long nobody answers: it says what it waits for and how to found on
+// purpose, and joins the cluster once that exists.
+func TestNodeWithPeersFoundsNothingAlone(t *testing.T) {
+	c := newCluster(t, []string{"n1", "n2", "n3"}, func(cfg *Config) {
+		if cfg.NodeID == "n1" {
+			cfg.BootstrapExpect = 0
+		} else {
+			cfg.BootstrapExpect = 2
+		}
+	})
+	n := c.start("n1")
+	c.wait("it to say what it waits for", func() bool {
+		if n.g.member.Load() {
+			t.Fatal("it founded a cluster alone")
+		}
+		err := n.Ready()
+		return err != nil && strings.Contains(err.Error(), "waiting for a cluster to join") &&
+			strings.Contains(err.Error(), c.addrs["n2"]) && strings.Contains(err.Error(), "bootstrap_expect")
+	})
+	c.start("n2")
+	c.start("n3")
+	c.wait("one cluster of all three", func() bool {
+		return n.Ready() == nil && n.g.clusterID() == c.nodes["n2"].g.clusterID() && len(n.Members()) == 3
+	})
+}
+
+// Told to found with itself alone though it has peers, a node does so only once
+// every one of them has answered that it belongs to no cluster.
+func TestFoundingAloneWithPeersAsksThemAll(t *testing.T) {
+	c := newCluster(t, []string{"n1", "n2", "n3"}, func(cfg *Config) { cfg.BootstrapExpect = 1 })
+	n := c.start("n1")
+	c.start("n2")
+	c.wait("it to say whom it waits for", func() bool {
+		for _, n := range c.nodes {
+			if n.g.member.Load() {
+				t.Fatalf("%s founded a cluster though n3 did not answer", n.ID())
+			}
+		}
+		err := n.Ready()
+		return err != nil && strings.Contains(err.Error(), c.addrs["n3"]) && !strings.Contains(err.Error(), c.addrs["n2"])
+	})
+	c.start("n3")
+	c.wait("one cluster of all three", func() bool {
+		for _, n := range c.nodes {
+			if n.Ready() != nil || n.g.clusterID() != c.nodes["n1"].g.clusterID() || len(n.Members()) != 3 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// A node without peers founds a cluster of its own, as one does that is its only
+// peer.
+func TestNodeWithoutPeersFoundsAlone(t *testing.T) {
+	for _, peers := range []func(*Config){
+		func(cfg *Config) { cfg.Peers, cfg.BootstrapExpect = nil, 0 },
+		func(cfg *Config) { cfg.Peers, cfg.BootstrapExpect = []string{cfg.RaftAddr}, 1 },
+	} {
+		c := newCluster(t, []string{"n1"}, peers)
+		n := c.start("n1")
+		c.wait("it to serve", func() bool { return n.Ready() == nil })
 	}
 }

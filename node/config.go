@@ -70,7 +70,12 @@ func (cfg Config) withDefaults() (*Config, error) {
 		}
 	}
 	setDefault(&c.MaxVoters, 5)
-	setDefault(&c.BootstrapExpect, 1)
+	if len(c.Peers) == 0 {
+		setDefault(&c.BootstrapExpect, 1)
+	}
+	if c.BootstrapExpect < 0 {
+		bad("BootstrapExpect is %d: want the number of founders, or 0 to found none", c.BootstrapExpect)
+	}
 	if c.BootstrapExpect > 1 && len(c.Peers) == 0 {
 		bad("BootstrapExpect is %d but Peers is empty: name the peers or their common DNS name", c.BootstrapExpect)
 	}
@@ -165,6 +170,19 @@ func claimDataDir(fsys storage.FS, dir, nodeID string) error {
 	return storage.WriteFile(fsys, path, b)
 }
 
+// ownerOf is the id of the node whose data a directory holds.
+func ownerOf(fsys storage.FS, dir string) (string, error) {
+	var have struct{ NodeID string }
+	path := filepath.Join(dir, "node.json")
+	if err := loadJSON(fsys, path, &have); err != nil {
+		return "", err
+	}
+	if have.NodeID == "" {
+		return "", fmt.Errorf("node: %s does not say whose it is (%s is missing): is this a data directory? If so, give the node id", dir, path)
+	}
+	return have.NodeID, nil
+}
+
 // identity says what cluster a group of this node belongs to; it is durable
 // before the node votes or stores anything.
 type identity struct {
@@ -172,6 +190,10 @@ type identity struct {
 	Member bool
 	// ClusterID is empty between bootstrap and the first leader.
 	ClusterID string
+	// Recovering is the id that a recovery which was begun gives the cluster. The
+	// node does not start before it is finished: entries that were perhaps never
+	// committed may be in the state.
+	Recovering string `json:",omitempty"`
 }
 
 func identityPath(groupDir string) string { return filepath.Join(groupDir, "member.json") }
@@ -201,6 +223,10 @@ func (g *group) setIdentity(id identity) error {
 	if id == g.identity {
 		return nil
 	}
+	return g.storeIdentityLocked(id)
+}
+
+func (g *group) storeIdentityLocked(id identity) error {
 	b, err := json.Marshal(id)
 	if err != nil {
 		return err

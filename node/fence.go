@@ -66,7 +66,7 @@ func (n *Node) fenced() error {
 	if err := n.g.m.Diverged(); err != nil {
 		return fmt.Errorf("%w: %w", ErrFenced, err)
 	}
-	return nil
+	return n.superseded()
 }
 
 // Alarms lists the alarms of the state as it is applied here, also while this

@@ -179,6 +179,9 @@ func openGroup(g *group) error {
 	if err != nil {
 		return err
 	}
+	if id.Recovering != "" {
+		return fmt.Errorf("node: the recovery of %s was begun and not finished: run akidb cluster recover again", g.cfg.DataDir)
+	}
 	g.identity = id
 	g.member.Store(id.Member)
 	g.watchers = make(map[chan struct{}]struct{})
@@ -322,9 +325,11 @@ const (
 	maxElectionFactor = 16
 )
 
+func (g *group) raftID() raft.ServerID { return raft.ServerID(g.cfg.NodeID) }
+
 func (g *group) raftConfig(c *raftCore) *raft.Config {
 	conf := raft.DefaultConfig()
-	conf.LocalID = raft.ServerID(g.cfg.NodeID)
+	conf.LocalID = g.raftID()
 	conf.HeartbeatTimeout = g.cfg.HeartbeatTimeout
 	conf.ElectionTimeout = g.cfg.ElectionTimeout
 	conf.LeaderLeaseTimeout = g.cfg.HeartbeatTimeout

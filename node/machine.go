@@ -32,6 +32,8 @@ type machine interface {
 	Import(dir string) error
 	// CheckpointIndexes makes the next start quicker.
 	CheckpointIndexes(ctx context.Context) error
+	// Refound replaces the cluster id; no Raft runs then.
+	Refound(clusterID string) error
 	// View is the newest state; nil if this machine has none to show.
 	View() *raftfsm.View
 	Facts() facts

@@ -206,6 +206,13 @@ func (m *memMachine) Import(dir string) error {
 	return err
 }
 
+func (m *memMachine) Refound(clusterID string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.st.ClusterID = clusterID
+	return nil
+}
+
 func (m *memMachine) View() *raftfsm.View { return nil }
 
 func (m *memMachine) Facts() facts {

@@ -176,6 +176,9 @@ func (n *Node) Ready() error {
 		return fmt.Errorf("the log cannot be written: %w", n.g.broken)
 	}
 	if !n.g.member.Load() {
+		if why := n.seeking.Load(); why != nil {
+			return fmt.Errorf("%w: %s", errNotMember, *why)
+		}
 		return errNotMember
 	}
 	if id, _ := n.g.leader(); id == "" {
@@ -401,7 +404,8 @@ func timeoutOf(ctx context.Context) time.Duration {
 // serveJoin admits a node. A member of the same id that lost its disk is
 // removed first: what it acknowledged and whom it voted for is forgotten, so it
 // must not count as the voter it was. Then it is a non-voter until autopilot
-// finds it healthy.
+// finds it healthy. A member that still answers keeps its place: two processes
+// under one id would take it from each other for ever.
 func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.JoinReply, error) {
 	if r.Node == nil || r.Node.NodeId == "" || r.Node.RaftAddr == "" {
 		return nil, fmt.Errorf("%w: join without id or address", errInvalid)
@@ -409,6 +413,9 @@ func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.Jo
 	c, _, established := n.g.leading()
 	if c == nil || !established {
 		return nil, n.g.notLeader()
+	}
+	if err := n.superseded(); err != nil {
+		return nil, err // nobody shall join what was given up
 	}
 	own := n.g.clusterID()
 	if r.ClusterId != "" && r.ClusterId != own {
@@ -424,6 +431,12 @@ func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.Jo
 		return nil, fmt.Errorf("%w: node id %q is the leader's own: ids must differ", errInvalid, r.Node.NodeId)
 	}
 	id, addr := raft.ServerID(r.Node.NodeId), raft.ServerAddress(r.Node.RaftAddr)
+	if found && (r.Empty || have.Address != addr) {
+		if at := n.answersElsewhere(ctx, have, r); at != "" {
+			return nil, fmt.Errorf("%w: node id %q is taken: its member answers at %s with its data, and this is another process at %s: give it a node id of its own, or stop the member first",
+				errInvalid, id, at, addr)
+		}
+	}
 	if found && r.Empty {
 		n.log.Warn("member returned without its data: taking it in anew", "member", id)
 		if err := waitRaft(ctx, c.r.RemoveServer(id, 0, timeoutOf(ctx))); err != nil {
@@ -444,6 +457,59 @@ func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.Jo
 	}
 	n.log.Info("member admitted", "member", id, "addr", addr)
 	return &nodev1.JoinReply{ClusterId: own}, nil
+}
+
+// joinAsks is how often a member is asked whether it still lives before another
+// process may have its place: one answer may be lost on a busy machine.
+const joinAsks = 3
+
+// answersElsewhere returns the address at which the member of a configuration
+// answers with its data, if it is another process than the one that joins; "" if
+// there is none.
+func (n *Node) answersElsewhere(ctx context.Context, have raft.Server, joining *nodev1.JoinRequest) string {
+	addrs := []string{string(have.Address)}
+	if a := n.g.addrOf(have); a != addrs[0] {
+		addrs = append(addrs, a)
+	}
+	for i := range joinAsks {
+		if i > 0 {
+			pause(ctx, helloPause)
+		}
+		// All at once: who asks to join waits no longer than a few seconds.
+		answers := make(chan string, len(addrs))
+		for _, a := range addrs {
+			go func() {
+				ctx, cancel := context.WithTimeout(ctx, helloTimeout)
+				defer cancel()
+				var r nodev1.HelloReply
+				err := n.rpc.call(ctx, a, laneControl, methodHello, &nodev1.HelloRequest{ClusterId: n.g.clusterID()}, &r)
+				if err != nil || !n.isAnother(&r, joining) {
+					a = ""
+				}
+				answers <- a
+			}()
+		}
+		found := ""
+		for range addrs {
+			if a := <-answers; a != "" {
+				found = a
+			}
+		}
+		if found != "" {
+			return found
+		}
+	}
+	return ""
+}
+
+// isAnother reports whether the process that answered is the registered member and
+// not the one that joins. A joiner without data is told from it by the data, one
+// with data by the address it goes by: its former one may still lead to it.
+func (n *Node) isAnother(r *nodev1.HelloReply, joining *nodev1.JoinRequest) bool {
+	if r.Node.GetNodeId() != joining.Node.NodeId || !r.Member || r.ClusterId != "" && r.ClusterId != n.g.clusterID() {
+		return false
+	}
+	return joining.Empty || r.Node.RaftAddr != joining.Node.RaftAddr
 }
 
 // Snapshot takes a Raft snapshot now and returns its index and term.

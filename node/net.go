@@ -11,6 +11,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,8 +40,14 @@ func (n Net) withDefaults() Net {
 	return n
 }
 
-// streamKind is the first byte of a connection, after the TLS handshake; the
-// second is the length of the group id that follows.
+// preamble opens a connection, after the TLS handshake: a byte for the kind, one
+// for the length of what follows, then the group id and, behind an "@", the id of
+// the dialler's cluster if that was recovered (see group.sameCluster).
+type preamble struct {
+	kind           streamKind
+	group, cluster string
+}
+
 type streamKind byte
 
 const (
@@ -62,7 +69,9 @@ type mux struct {
 	log       *slog.Logger
 
 	// handlers are set before serve and not changed.
-	handlers map[streamKind]func(groupID string, c net.Conn)
+	handlers map[streamKind]func(p preamble, c net.Conn)
+	// announced is what dial says of this node's cluster; set as handlers are.
+	announced func() string
 
 	wg     sync.WaitGroup
 	mu     sync.Mutex // guards the fields below
@@ -77,7 +86,7 @@ func newMux(n Net, addr string, serverTLS, clientTLS *tls.Config, log *slog.Logg
 	}
 	return &mux{
 		net: n, ln: ln, serverTLS: serverTLS, clientTLS: clientTLS, log: log,
-		handlers: make(map[streamKind]func(string, net.Conn)),
+		handlers: make(map[streamKind]func(preamble, net.Conn)),
 		conns:    make(map[net.Conn]struct{}),
 	}, nil
 }
@@ -111,7 +120,7 @@ func (m *mux) accept(c net.Conn) {
 	if m.serverTLS != nil {
 		conn = tls.Server(c, m.serverTLS)
 	}
-	kind, group, err := readPreamble(conn)
+	p, err := readPreamble(conn)
 	if err != nil {
 		m.untrack(c)
 		if !errors.Is(err, io.EOF) {
@@ -121,30 +130,31 @@ func (m *mux) accept(c net.Conn) {
 		return
 	}
 	_ = c.SetDeadline(time.Time{})
-	h := m.handlers[kind]
+	h := m.handlers[p.kind]
 	if h == nil {
 		m.untrack(c)
 		c.Close()
 		return
 	}
 	// Handlers close the connection when they are done with it.
-	h(group, &trackedConn{Conn: conn, m: m, key: c})
+	h(p, &trackedConn{Conn: conn, m: m, key: c})
 }
 
-func readPreamble(c net.Conn) (streamKind, string, error) {
+func readPreamble(c net.Conn) (preamble, error) {
 	var head [2]byte
 	if _, err := io.ReadFull(c, head[:]); err != nil {
-		return 0, "", err
+		return preamble{}, err
 	}
-	kind := streamKind(head[0])
-	if !kind.valid() {
-		return 0, "", fmt.Errorf("node: unknown stream kind %q: not a node of this cluster?", head[0])
+	p := preamble{kind: streamKind(head[0])}
+	if !p.kind.valid() {
+		return p, fmt.Errorf("node: unknown stream kind %q: not a node of this cluster?", head[0])
 	}
-	group := make([]byte, head[1])
-	if _, err := io.ReadFull(c, group); err != nil {
-		return 0, "", err
+	rest := make([]byte, head[1])
+	if _, err := io.ReadFull(c, rest); err != nil {
+		return p, err
 	}
-	return kind, string(group), nil
+	p.group, p.cluster, _ = strings.Cut(string(rest), "@")
+	return p, nil
 }
 
 // dial connects to a peer and announces the stream.
@@ -182,7 +192,13 @@ func (m *mux) dial(ctx context.Context, addr string, kind streamKind, groupID st
 	if d, ok := ctx.Deadline(); ok {
 		_ = c.SetWriteDeadline(d)
 	}
-	head := append([]byte{byte(kind), byte(len(groupID))}, groupID...)
+	who := groupID
+	if m.announced != nil {
+		if cluster := m.announced(); cluster != "" {
+			who += "@" + cluster
+		}
+	}
+	head := append([]byte{byte(kind), byte(len(who))}, who...)
 	if _, err := conn.Write(head); err != nil {
 		return fail(err)
 	}

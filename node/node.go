@@ -40,7 +40,9 @@ type Config struct {
 	Zone, Version      string
 	// Peers are raft addresses ("host:port") or one DNS name that resolves to
 	// all of them. Bootstrap waits until BootstrapExpect nodes see each other
-	// and none of them belongs to a cluster.
+	// and none of them belongs to a cluster; 0 is 1 without peers, and with
+	// peers means that this node founds none and waits for one to join. With
+	// peers 1 waits for all of them to answer.
 	Peers           []string
 	BootstrapExpect int
 	MaxVoters       int
@@ -123,14 +125,19 @@ type Node struct {
 	caughtUp  atomic.Bool // see catchUp
 	removed   atomic.Bool // see askIfRemoved
 	findNow   chan struct{}
+	seeking   atomic.Pointer[string] // why this node is no member yet, see findCluster
 	// purged is the generation up to which a collection was purged by this
 	// node as leader; only housekeeping touches it.
-	purged  map[string]uint64
-	choice  atomic.Pointer[[]string] // the founders this node would pick, see choose
-	fence   atomic.Pointer[fence]    // why this replica is out of service
-	joinMu  sync.Mutex               // one member is admitted at a time
-	closed  chan struct{}
-	closeMu sync.Mutex
+	purged map[string]uint64
+	choice atomic.Pointer[[]string] // the founders this node would pick, see choose
+	fence  atomic.Pointer[fence]    // why this replica is out of service
+	// successor says that the cluster was recovered without this node; see meet.
+	successor   atomic.Pointer[string]
+	strangersMu sync.Mutex // guards strangers
+	strangers   map[string]bool
+	joinMu      sync.Mutex // one member is admitted at a time
+	closed      chan struct{}
+	closeMu     sync.Mutex
 }
 
 // groupID is the one group there is now; it names a directory and is part of
@@ -170,7 +177,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		c.AdvertiseAddr = n.mux.ln.Addr().String()
 	}
 	n.rpc = newRPCClient(n.mux.dialRPC)
-	n.book = newAddressBook()
+	n.book = newAddressBook(c.NodeID)
 	dir := filepath.Join(c.DataDir, "groups", groupID)
 	if err := mkdirAll(c.files(), dir); err != nil {
 		return nil, fmt.Errorf("node: group directory: %w", err)
@@ -184,6 +191,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, fmt.Errorf("node: %s: %w", c.DataDir, tooOld(v, maxClusterVersion))
 	}
 	n.g = &group{id: groupID, dir: dir, cfg: c, self: n.selfInfo, log: n.log, met: n.met, m: m, mux: n.mux, rpc: n.rpc, book: n.book, onLeader: n.leaderDuties}
+	n.mux.announced = n.g.announced
 	n.g.ctx, n.g.cancel = context.WithCancel(context.Background())
 	n.budgets = newBudgets(n)
 	n.pilot = newPilot(n)
@@ -219,22 +227,36 @@ func (n *Node) serve() {
 	srv := &rpcServer{log: n.log, serve: n.serveRPC, ctx: n.ctx, leader: func() *nodev1.NodeInfo {
 		return infoOf(n.g.leaderMember())
 	}}
-	n.mux.handlers[streamRPC] = func(_ string, c net.Conn) { srv.handle(c) }
-	n.mux.handlers[streamRaft] = func(id string, c net.Conn) {
-		if core := n.g.core.Load(); id == n.g.id && core != nil {
+	n.mux.handlers[streamRPC] = srv.handle
+	n.mux.handlers[streamRaft] = func(p preamble, c net.Conn) {
+		// A stream outlives the moment in which a node becomes a member, and what
+		// its cluster is must be known when it is taken: until then there is none.
+		if core := n.g.core.Load(); core != nil && n.g.member.Load() && n.ours(p, c) {
 			core.stream.offer(c)
 			return
 		}
 		c.Close()
 	}
-	n.mux.handlers[streamFetch] = func(id string, c net.Conn) {
-		if id != n.g.id {
+	n.mux.handlers[streamFetch] = func(p preamble, c net.Conn) {
+		if !n.ours(p, c) {
 			c.Close()
 			return
 		}
 		n.g.snaps.serveFetch(c)
 	}
 	n.mux.serve()
+}
+
+// ours reports whether a stream comes from this group's own cluster.
+func (n *Node) ours(p preamble, c net.Conn) bool {
+	if p.group != n.g.id {
+		return false
+	}
+	if err := n.g.sameCluster(p.cluster); err != nil {
+		n.log.Debug("stream refused", "remote", c.RemoteAddr().String(), "err", err)
+		return false
+	}
+	return true
 }
 
 // Close hands leadership over, stops everything it started and waits for it.

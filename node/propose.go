@@ -513,6 +513,9 @@ func (n *Node) proposeHere(ctx context.Context, e encoded) (*fsmv1.Result, error
 	if n.isClosing() {
 		return nil, ErrClosed
 	}
+	if err := n.superseded(); err != nil {
+		return nil, err
+	}
 	if err := n.budgets.admit(e); err != nil {
 		return nil, err
 	}

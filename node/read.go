@@ -387,6 +387,8 @@ func (n *Node) awaitRead(ctx context.Context, o ReadOptions) error {
 const tokenPrefixLen = 8
 
 // Token ties a log index to this cluster: "<first 8 hex of cluster id>.<index>".
+// A recovered cluster has another id and refuses the tokens of before: they may
+// name entries that were lost.
 func (n *Node) Token(logIndex uint64) string {
 	return tokenPrefix(n.g.clusterID()) + "." + strconv.FormatUint(logIndex, 10)
 }

@@ -59,13 +59,13 @@ const (
 // rpcServer serves the node RPC connections of one group.
 type rpcServer struct {
 	log    *slog.Logger
-	serve  func(ctx context.Context, m method, body []byte) (proto.Message, error)
+	serve  func(ctx context.Context, from preamble, m method, body []byte) (proto.Message, error)
 	ctx    context.Context // ends when the node closes
 	leader func() *nodev1.NodeInfo
 }
 
 // handle runs until the connection ends and its requests are answered.
-func (s *rpcServer) handle(c net.Conn) {
+func (s *rpcServer) handle(from preamble, c net.Conn) {
 	f := newFrameConn(c)
 	ctx, cancel := context.WithCancel(s.ctx)
 	var wg sync.WaitGroup
@@ -97,18 +97,18 @@ func (s *rpcServer) handle(c net.Conn) {
 		}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			s.answer(ctx, f, id, m, millis, body)
+			s.answer(ctx, f, from, id, m, millis, body)
 		})
 	}
 }
 
-func (s *rpcServer) answer(ctx context.Context, f *frameConn, id uint64, m method, millis uint32, body []byte) {
+func (s *rpcServer) answer(ctx context.Context, f *frameConn, from preamble, id uint64, m method, millis uint32, body []byte) {
 	if millis > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(millis)*time.Millisecond)
 		defer cancel()
 	}
-	reply, err := s.serve(ctx, m, body)
+	reply, err := s.serve(ctx, from, m, body)
 	ok := byte(1)
 	if err != nil {
 		reply, ok = encodeError(err, s.leader()), 0
@@ -316,6 +316,25 @@ func (conn *rpcConn) fail(err error) {
 	}
 	for _, ch := range calls {
 		ch <- rpcReply{err: err}
+	}
+}
+
+// reset ends all connections, so that the next calls open others: this node has
+// something else to announce.
+func (c *rpcClient) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return
+	}
+	for k, conn := range c.conns {
+		delete(c.conns, k)
+		c.wg.Go(func() {
+			<-conn.ready
+			if conn.f != nil {
+				conn.f.Close()
+			}
+		})
 	}
 }
 

@@ -13,9 +13,16 @@ import (
 )
 
 // serveRPC answers one request of a peer.
-func (n *Node) serveRPC(ctx context.Context, m method, body []byte) (proto.Message, error) {
+func (n *Node) serveRPC(ctx context.Context, from preamble, m method, body []byte) (proto.Message, error) {
 	if n.isClosing() && (m == methodHello || m == methodStats) {
 		return nil, ErrClosed // no signs of life any more
+	}
+	if m != methodHello && m != methodJoin {
+		// Those two are for nodes that belong to no cluster yet, and say in
+		// themselves what the sender belongs to.
+		if err := n.g.sameCluster(from.cluster); err != nil {
+			return nil, err
+		}
 	}
 	switch m {
 	case methodHello:

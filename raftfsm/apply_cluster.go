@@ -7,6 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
 
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
@@ -21,6 +22,31 @@ func (a *applier) leaderEstablished(op *fsmv1.LeaderEstablished) (*fsmv1.Result,
 		a.e.meta.clusterID = op.GetClusterId()
 	}
 	return a.ok(), nil
+}
+
+// Refound gives the state another cluster id: it is to go on as a cluster of its
+// own, which those that share its history so far do not belong to. It is no entry
+// of the log, since the members of that cluster all begin with a snapshot of this
+// state. The applied index stays; the state hash there does not. Only for an FSM
+// that no Raft applies to.
+func (f *FSM) Refound(clusterID string) error {
+	if err := checkText("cluster_id", clusterID, 64); err != nil {
+		return fmt.Errorf("raftfsm: %w", err)
+	}
+	if f.failed != nil {
+		return f.failed
+	}
+	e := f.eng
+	e.meta.clusterID = clusterID
+	if err := f.apply.endEntry(&raft.Log{Index: e.applied, Term: e.term}); err != nil {
+		return fmt.Errorf("raftfsm: new cluster id: %w", err)
+	}
+	if err := f.apply.finish(); err != nil {
+		return fmt.Errorf("raftfsm: new cluster id: %w", err)
+	}
+	f.history.restart(e.applied, e.sum.stateHash())
+	f.publish()
+	return nil
 }
 
 // stateCheck compares a hash of the leader with this replica's own at the same

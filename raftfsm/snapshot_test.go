@@ -161,6 +161,41 @@ func TestExportRestoresElsewhere(t *testing.T) {
 
 // TestExportCarriesGraphs: a new member takes the graph over instead of building
 // it, and a graph that is damaged costs time, not the restore.
+// A state under another cluster id is one in which only that differs: it is durable
+// once flushed, exported with a hash that fits, and takes further entries.
+func TestRefoundedStateIsWhole(t *testing.T) {
+	h := filled(t, Config{Dir: t.TempDir()})
+	before, applied := hashOf(h), h.f.Applied()
+	if err := h.f.Refound(strings.Repeat("x", 65)); err == nil {
+		t.Fatal("an id too long was taken")
+	}
+	if err := h.f.Refound("another"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.f.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	after := hashOf(h)
+	if at, ok := h.f.HashAt(applied); after == before || !ok || at != after || h.f.Applied() != applied {
+		t.Fatalf("state %s, before %s, at %d %s, applied %d of %d", after, before, applied, at, h.f.Applied(), applied)
+	}
+	h.reopen()
+	v := h.f.View()
+	id := v.ClusterID()
+	v.Close()
+	if id != "another" || hashOf(h) != after {
+		t.Fatalf("after a restart cluster %q, state %s", id, hashOf(h))
+	}
+	h.verify()
+	dst := newHarness(t, Config{Dir: t.TempDir()})
+	restoreInto(t, h, dst, filepath.Join(t.TempDir(), "export"))
+	h.must(writeCmd("c1", upsert("later", "", 1, 1)))
+	dst.f.Apply(h.log[len(h.log)-1])
+	if hashOf(h) != hashOf(dst) {
+		t.Fatal("the states differ after the next entry")
+	}
+}
+
 func TestExportCarriesGraphs(t *testing.T) {
 	src := newHarness(t, Config{Dir: filepath.Join(t.TempDir(), "a")})
 	src.must(createCmd("c1", "docs", 2))

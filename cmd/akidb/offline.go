@@ -6,14 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
+	"github.com/akidb/akidb/cmd/akidb/internal/certs"
 	"github.com/akidb/akidb/node"
 )
 
-// offlineFlags name a stopped node.
+// offlineFlags name a stopped node; all but the data directory it tells itself.
 type offlineFlags struct {
 	nodeID, dataDir, advertiseAddr, logStore string
 }
@@ -21,16 +23,14 @@ type offlineFlags struct {
 func (o *offlineFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.dataDir, "data-dir", "", "data directory of the stopped node")
-	f.StringVar(&o.nodeID, "node-id", "", "its id")
-	f.StringVar(&o.advertiseAddr, "advertise-addr", "127.0.0.1:9444", "its raft address")
-	f.StringVar(&o.logStore, "log-store", "wal", "its log store: wal or bolt")
+	f.StringVar(&o.nodeID, "node-id", "", "its id (default: as the data directory says)")
+	f.StringVar(&o.advertiseAddr, "advertise-addr", "", "the raft address that other nodes dial (default: the one it had)")
+	f.StringVar(&o.logStore, "log-store", "", "its log store: wal or bolt (default: the one that is there)")
 	_ = cmd.MarkFlagRequired("data-dir")
-	_ = cmd.MarkFlagRequired("node-id")
 }
 
 func (o *offlineFlags) config() node.Config {
-	return node.Config{NodeID: o.nodeID, DataDir: o.dataDir, RaftAddr: o.advertiseAddr, AdvertiseAddr: o.advertiseAddr,
-		LogStore: o.logStore, BootstrapExpect: 1, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()}
+	return node.Config{NodeID: o.nodeID, DataDir: o.dataDir, AdvertiseAddr: o.advertiseAddr, LogStore: o.logStore, Logger: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry()}
 }
 
 func newRaft() *cobra.Command {
@@ -49,6 +49,8 @@ type inspection struct {
 	LastTerm      uint64   `json:"last_term"`
 	SnapshotIndex uint64   `json:"snapshot_index"`
 	Members       []string `json:"members"`
+	// Recovering: akidb cluster recover was begun here and not finished.
+	Recovering bool `json:"recovering,omitempty"`
 }
 
 func newRaftInspect() *cobra.Command {
@@ -61,7 +63,7 @@ func newRaftInspect() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			out := inspection{in.NodeID, in.ClusterID, in.Applied, in.FirstLogIndex, in.LastLogIndex, in.LastTerm, in.SnapshotIndex, nil}
+			out := inspection{in.NodeID, in.ClusterID, in.Applied, in.FirstLogIndex, in.LastLogIndex, in.LastTerm, in.SnapshotIndex, nil, in.Recovering}
 			for _, s := range in.Servers {
 				out.Members = append(out.Members, fmt.Sprintf("%s at %s (%s)", s.ID, s.Address, s.Suffrage))
 			}
@@ -73,6 +75,9 @@ func newRaftInspect() *cobra.Command {
 				out.NodeID, out.ClusterID, out.FirstLogIndex, out.LastLogIndex, out.LastTerm, out.SnapshotIndex, out.Applied)
 			for _, m := range out.Members {
 				w.printf("member    %s\n", m)
+			}
+			if out.Recovering {
+				w.printf("a recovery was begun and not finished: run akidb cluster recover again\n")
 			}
 			return w.err
 		},
@@ -105,29 +110,63 @@ func newRaftMigrate() *cobra.Command {
 
 func newClusterRecover() *cobra.Command {
 	var o offlineFlags
-	var clusterID string
+	var clusterID, cert, key, ca string
+	var gone []string
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "recover",
-		Short: "Offline: make one survivor of a quorum that is lost for good the only member",
+		Short: "Offline: make one survivor of a quorum that is lost for good the only member of a new cluster",
 		Long: `recover is for the day on which a majority of the voters is gone for good. Stop all
 nodes that are left, compare them with "akidb raft inspect", and run this on the
-one with the highest log index. Writes that only the lost nodes had are lost. The
-other nodes must never start again with their old data: empty their directories
-and let them join.`,
+one with the highest last term and, of those, the highest log index. Writes that
+only the lost nodes had are lost.
+
+It asks the other members at their addresses and refuses while one of them answers.
+Give the certificate files that the nodes are served with, so that it can ask.
+
+The node goes on as a cluster of its own, with a new id. The others are refused with
+the data they have: move their directories away, start them, and they join.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !yes {
-				return errors.New("this makes the node the only member of its cluster, and writes that only the lost nodes had are lost for ever; say --yes")
+				return errors.New("this makes the node the only member of a new cluster, and writes that only the lost nodes had are lost for ever; say --yes")
 			}
-			out, err := node.Recover(cmd.Context(), o.config(), node.RecoverConfirmation{ClusterID: clusterID, NodeID: o.nodeID})
-			return said(cmd, err, "%s is the only member now, with the log up to %d of term %d (%d entries of it unconfirmed); start it, then let emptied nodes join\n",
-				o.nodeID, out.LogIndex, out.Term, out.Unconfirmed)
+			if o.nodeID == "" {
+				var err error
+				if o.nodeID, err = node.Owner(o.dataDir); err != nil {
+					return err
+				}
+			}
+			cfg := o.config()
+			if cert != "" {
+				files, err := certs.OpenFiles(cert, key, ca)
+				if err != nil {
+					return err
+				}
+				_, cfg.ClientTLS = files.Peers()
+			}
+			out, err := node.Recover(cmd.Context(), cfg, node.RecoverConfirmation{ClusterID: clusterID, NodeID: o.nodeID, Gone: gone})
+			if err != nil {
+				return err
+			}
+			w := &errWriter{w: cmd.OutOrStdout()}
+			if len(out.Silent) > 0 {
+				w.printf("not alive: %s\n", strings.Join(out.Silent, ", "))
+			}
+			w.printf("%s is the only member of the new cluster %s, with the log up to %d of term %d (%d entries of it unconfirmed)\n", out.NodeID, out.ClusterID, out.LogIndex, out.Term, out.Unconfirmed)
+			w.printf("start it, then move the data directories of the others away and start them: they join\n")
+			return w.err
 		},
 	}
 	o.add(cmd)
-	cmd.Flags().StringVar(&clusterID, "cluster-id", "", "the cluster's id, as raft inspect shows it")
-	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
+	f := cmd.Flags()
+	f.StringVar(&clusterID, "cluster-id", "", "the cluster's id, as raft inspect shows it")
+	f.BoolVar(&yes, "yes", false, "do it")
+	f.StringVar(&cert, "tls-cert", "", "certificate that the node is served with, in PEM")
+	f.StringVar(&key, "tls-key", "", "its key in PEM")
+	f.StringVar(&ca, "tls-ca", "", "authority of the other nodes' certificates in PEM")
+	f.StringSliceVar(&gone, "gone", nil, "members whose address is answered by something that is not a node of this cluster")
+	cmd.MarkFlagsRequiredTogether("tls-cert", "tls-key", "tls-ca")
 	_ = cmd.MarkFlagRequired("cluster-id")
 	return cmd
 }

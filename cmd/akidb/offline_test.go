@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -41,13 +43,29 @@ func TestLostQuorumByTheManual(t *testing.T) {
 	if _, err := converge(t.Context(), cl, c.Endpoints(), convergeLimit, c.Alive); err != nil {
 		t.Fatal(err)
 	}
+	survivor := c.Nodes[1]
+	name := []string{"--data-dir", survivor.DataDir()}
+	home := filepath.Dir(survivor.LogPath())
+	tls := []string{"--tls-cert", filepath.Join(home, survivor.ID+".crt"), "--tls-key", filepath.Join(home, survivor.ID+".key"), "--tls-ca", c.CACert}
+	survivor.Kill()
+	out, stderr, status := akidb(t, append([]string{"raft", "inspect", "--json"}, name...)...)
+	var lives inspection
+	if err := json.Unmarshal([]byte(out), &lives); status != 0 || err != nil || lives.NodeID != survivor.ID {
+		t.Fatalf("%d: %s%s", status, out, stderr)
+	}
+	// As long as the others live it is refused, and what to do is said.
+	early := append([]string{"cluster", "recover", "--cluster-id", lives.ClusterID, "--yes"}, name...)
+	if _, stderr, status := akidb(t, append(early, tls...)...); status == 0 || !strings.Contains(stderr, "n1 answers at "+c.Nodes[0].Raft) || !strings.Contains(stderr, "nothing was changed") {
+		t.Fatalf("recovered while the others live: %d, %s", status, stderr)
+	}
+	if _, stderr, status := akidb(t, early...); status == 0 || !strings.Contains(stderr, "give the TLS settings") {
+		t.Fatalf("recovered while the others live, asked without certificates: %d, %s", status, stderr)
+	}
 	for _, n := range c.Nodes {
 		n.Kill()
 	}
-	survivor := c.Nodes[1]
-	name := []string{"--data-dir", survivor.DataDir(), "--node-id", survivor.ID, "--advertise-addr", survivor.Raft}
 
-	out, stderr, status := akidb(t, append([]string{"raft", "inspect", "--json"}, name...)...)
+	out, stderr, status = akidb(t, append([]string{"raft", "inspect", "--json"}, name...)...)
 	var seen inspection
 	if err := json.Unmarshal([]byte(out), &seen); status != 0 || err != nil || len(seen.Members) != 3 || seen.ClusterID == "" {
 		t.Fatalf("%d: %s%s", status, out, stderr)
@@ -59,7 +77,7 @@ func TestLostQuorumByTheManual(t *testing.T) {
 	if _, stderr, status := akidb(t, append(recover, "--cluster-id", "another", "--yes")...); status == 0 || !strings.Contains(stderr, "nothing was changed") {
 		t.Fatalf("recover of another cluster: %d, %s", status, stderr)
 	}
-	if out, stderr, status := akidb(t, append(recover, "--cluster-id", seen.ClusterID, "--yes")...); status != 0 {
+	if out, stderr, status := akidb(t, append(recover, "--cluster-id", seen.ClusterID, "--yes")...); status != 0 || !strings.Contains(out, "not alive: n1, n3\nn2 is the only member of the new cluster") {
 		t.Fatalf("%d: %s%s", status, out, stderr)
 	}
 	if out, stderr, status := akidb(t, "raft", "migrate-log", "--data-dir", survivor.DataDir(), "--to", "bolt"); status != 0 {
@@ -84,9 +102,33 @@ func TestLostQuorumByTheManual(t *testing.T) {
 	if _, err := alone.Upsert(t.Context(), &collectionv1.UpsertRequest{CollectionId: "c", DocId: "new", Vector: []float32{1, 2}}); err != nil {
 		t.Fatal(err)
 	}
+	now, err := alone.Status(t.Context(), survivor.GRPC)
+	if err != nil || now.ClusterId == seen.ClusterID || !strings.HasSuffix(now.ClusterId, seen.ClusterID) {
+		t.Fatalf("%v, %v", now, err)
+	}
 	// A running node is not touched.
-	if _, stderr, status := akidb(t, append(recover, "--cluster-id", seen.ClusterID, "--yes", "--log-store", "bolt")...); status == 0 {
+	if _, stderr, status := akidb(t, append(recover, "--cluster-id", now.ClusterId, "--yes")...); status == 0 {
 		t.Fatalf("recovered a running node: %s", stderr)
+	}
+	// The others with their old data are none of the new cluster, and say why.
+	c.AddFlags("--log-store", "wal") // as theirs is
+	for _, n := range c.Nodes {
+		if n != survivor {
+			if err := n.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	x := &trial{t: t, c: c, cl: cl}
+	for _, n := range c.Nodes {
+		if n == survivor {
+			continue
+		}
+		x.wait(n.ID+" to be out of service", func() (bool, string) {
+			st := x.status(n)
+			return st != nil && !st.Ready && strings.Contains(st.NotReadyReason, "recovered as "+now.ClusterId), fmt.Sprint(st)
+		})
+		n.Kill()
 	}
 	// The others come back empty, and all three are one again.
 	for _, n := range c.Nodes {
@@ -102,7 +144,7 @@ func TestLostQuorumByTheManual(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, st := range all {
-		if st.ClusterId != seen.ClusterID || st.StateHash != all[0].StateHash {
+		if st.ClusterId != now.ClusterId || st.StateHash != all[0].StateHash {
 			t.Errorf("%s: cluster %s, state %s", st.NodeId, st.ClusterId, st.StateHash)
 		}
 	}

@@ -58,7 +58,7 @@ func table() []setting {
 		{key: "gossip_key", def: "", usage: "gossip keys in base64, 16, 24 or 32 bytes each, comma between; the first encrypts"},
 		{key: "gossip_key_file", def: "", usage: "file with gossip keys in base64, one a line, the first encrypts; read again when it changes"},
 		{key: "peers", def: "", usage: "raft addresses of the nodes that found the cluster, comma between, or one DNS name:port of all"},
-		{key: "bootstrap_expect", def: 1, usage: "found a cluster once so many nodes see each other"},
+		{key: "bootstrap_expect", def: 0, usage: "found a cluster once so many nodes see each other; 0: with peers found none and wait for one to join, without peers found one alone"},
 		{key: "zone", def: "", usage: "failure zone of this node; voters are spread over zones"},
 		{key: "read_replica", def: false, usage: "never give this node a vote: it answers reads and forwards writes"},
 		{key: "tls_cert", def: "", usage: "certificate of this node in PEM, for the API and for the other nodes", oldEnv: "AKIDB_TLS_CERT_PATH"},

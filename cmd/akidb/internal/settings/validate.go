@@ -93,8 +93,8 @@ func (c *Serve) validate() error {
 			bad("--peers %q: want host:port", p)
 		}
 	}
-	if c.BootstrapExpect < 1 {
-		bad("--bootstrap-expect must be at least 1")
+	if c.BootstrapExpect < 0 {
+		bad("--bootstrap-expect %d: want the number of founders, or 0 to found none", c.BootstrapExpect)
 	}
 	if c.BootstrapExpect > 1 && c.Peers == "" {
 		bad("--bootstrap-expect %d needs --peers to find the other nodes", c.BootstrapExpect)
