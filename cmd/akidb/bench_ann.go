@@ -57,7 +57,7 @@ groundtruth.ivecs, or an HDF5 file of ann-benchmarks.`,
 	f := cmd.Flags()
 	f.StringSliceVar(&quantizations, "quantization", nil, "none, sq8, rabitq (default: the index's own choice)")
 	f.IntSliceVar(&o.Ef, "ef", nil, "values of ef (default: a sweep)")
-	f.IntSliceVar(&o.Threads, "threads", nil, "numbers of threads that search (default 1)")
+	f.IntSliceVar(&o.Threads, "threads", nil, "numbers of threads that search (default: one and all)")
 	f.IntVar(&o.K, "top-k", 10, "results of a query")
 	f.IntVar(&o.M, "m", 0, "edges of a vertex (default 16)")
 	f.IntVar(&o.EfConstruction, "ef-construction", 0, "candidates while building (default 200)")

@@ -8,6 +8,7 @@ package annbench
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -77,7 +78,12 @@ func (o *Options) defaults() {
 		o.Ef = []int{10, 16, 24, 32, 48, 64, 96, 128, 200, 400}
 	}
 	if len(o.Threads) == 0 {
-		o.Threads = []int{1}
+		if o.Threads = []int{1}; runtime.GOMAXPROCS(0) > 1 {
+			o.Threads = append(o.Threads, runtime.GOMAXPROCS(0))
+		}
+	}
+	if o.Workers == 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	if o.Repeats == 0 {
 		o.Repeats = 3
@@ -87,9 +93,37 @@ func (o *Options) defaults() {
 	}
 }
 
+// check says which option, or what of the data set, nothing can be measured with.
+func (o *Options) check(ds *Dataset) error {
+	if o.K < 1 {
+		return fmt.Errorf("annbench: top-k %d: want at least 1", o.K)
+	}
+	for _, n := range o.Threads {
+		if n < 1 {
+			return fmt.Errorf("annbench: %d threads: want at least 1", n)
+		}
+	}
+	for _, ef := range o.Ef {
+		if ef < 1 {
+			return fmt.Errorf("annbench: ef %d: want at least 1", ef)
+		}
+	}
+	for i, row := range ds.Truth {
+		for _, j := range row {
+			if j < 0 || int(j) >= ds.Len() {
+				return fmt.Errorf("annbench: true neighbour %d of query %d is none of the %d vectors", j, i, ds.Len())
+			}
+		}
+	}
+	return nil
+}
+
 // Run builds an index for each quantization and measures every ef on it.
 func Run(ctx context.Context, ds *Dataset, o Options) (*Report, error) {
 	o.defaults()
+	if err := o.check(ds); err != nil {
+		return nil, err
+	}
 	rep := &Report{Dataset: ds.Name, N: ds.Len(), Dim: ds.Dim, Metric: ds.MetricName()}
 	limits := ds.limits(o.K, o.Queries)
 	for _, quantization := range o.Quantizations {

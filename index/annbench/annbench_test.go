@@ -26,7 +26,7 @@ func TestRun(t *testing.T) {
 	for i := range 40 {
 		ds.Queries = append(ds.Queries, float32(i)+0.3, float32(i)+0.1)
 	}
-	rep, err := Run(context.Background(), ds, Options{Ef: []int{20, 100}, Repeats: 1})
+	rep, err := Run(context.Background(), ds, Options{Ef: []int{20, 100}, Threads: []int{1}, Repeats: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +35,19 @@ func TestRun(t *testing.T) {
 	}
 	if r := rep.Rows[1]; r.Recall < 0.99 || r.Ef != 100 || r.QPS <= 0 || r.P99us < r.P50us {
 		t.Errorf("row %+v", r)
+	}
+}
+
+func TestWhatCannotBeMeasured(t *testing.T) {
+	ds := &Dataset{Name: "x", Dim: 1, Metric: distance.L2, Vectors: []float32{1, 2}, Queries: []float32{1}}
+	for _, o := range []Options{{K: -3}, {Threads: []int{0}}, {Ef: []int{-1}}} {
+		if _, err := Run(context.Background(), ds, o); err == nil {
+			t.Errorf("%+v was run", o)
+		}
+	}
+	ds.Truth = [][]int32{{0, 2}}
+	if _, err := Run(context.Background(), ds, Options{K: 1}); err == nil {
+		t.Error("a true neighbour that there is not")
 	}
 }
 
