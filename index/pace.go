@@ -22,9 +22,9 @@ const (
 	quietBacklog = 200_000
 	// restShare is how long a worker rests for each moment it works. There are as
 	// many workers as cores, and often several replicas on a machine.
-	restShare = 30
+	restShare = 100
 	minRest   = time.Millisecond
-	maxRest   = 50 * time.Millisecond
+	maxRest   = 150 * time.Millisecond
 )
 
 // pacer keeps construction from taking the cores that a burst of writes needs

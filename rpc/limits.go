@@ -50,6 +50,7 @@ const (
 	maxSendBytes    = 256 << 20
 	maxHeaderBytes  = 64 << 10
 	maxStreams      = 4_096 // of one connection
+	streamWorkers   = 256   // beyond them a call gets a goroutine of its own
 
 	defaultScrollLimit  = 100
 	defaultMaxInFlight  = 4_096
