@@ -13,8 +13,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -187,6 +189,17 @@ func (r *runner) logf(format string, args ...any) {
 	}
 }
 
+// missingPrograms are those that namespaces are made and cut with and that are not
+// on this machine.
+func missingPrograms() (missing []string) {
+	for _, name := range []string{"ip", "nft", "nsenter"} {
+		if _, err := exec.LookPath(name); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	return missing
+}
+
 // start builds what is needed, starts the cluster and prepares the workloads.
 func (r *runner) start(ctx context.Context) error {
 	root := os.Getuid() == 0
@@ -195,6 +208,13 @@ func (r *runner) start(ctx context.Context) error {
 	}
 	if r.needs.Namespaces && r.o.Loopback {
 		return fmt.Errorf("nemesis %s needs namespaces", r.o.Nemesis)
+	}
+	if missing := missingPrograms(); root && !r.o.Loopback && len(missing) > 0 {
+		if r.needs.Namespaces {
+			return fmt.Errorf("nemesis %s needs namespaces, and those need %s (Debian: apt-get install iproute2 nftables util-linux)", r.o.Nemesis, strings.Join(missing, " and "))
+		}
+		r.logf("no namespaces without %s (Debian: apt-get install iproute2 nftables util-linux): the nodes are on loopback", strings.Join(missing, " and "))
+		r.o.Loopback = true
 	}
 	if err := r.build(ctx); err != nil {
 		return err
