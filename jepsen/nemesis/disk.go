@@ -177,8 +177,10 @@ func mend(ctx context.Context, e *Env, n *cluster.Node, file string, exitsBefore
 	return replace(ctx, e, n)
 }
 
-// replace takes a node out of the configuration, empties it and lets it join.
-// Wiping a voter that still counts would be an amnesia Raft cannot stand.
+// replace takes a node out of the configuration, empties it, lets it join and
+// waits until it votes again: before that the others are all there is, and none
+// of them may be damaged next. Wiping a voter that still counts would be an amnesia
+// Raft cannot stand.
 func replace(ctx context.Context, e *Env, n *cluster.Node) error {
 	if err := n.Kill(); err != nil {
 		return err
@@ -198,7 +200,7 @@ func replace(ctx context.Context, e *Env, n *cluster.Node) error {
 	if err := n.Start(); err != nil {
 		return err
 	}
-	return e.Admin.CaughtUp(ctx, n)
+	return errors.Join(e.Admin.CaughtUp(ctx, n), allVote(ctx, e))
 }
 
 // logNames says whether the end of the node's log names the damaged file, or the
