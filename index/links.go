@@ -16,7 +16,7 @@ import (
 // nothing left that leads out of it.
 func (w *buildWorker) choose(g *generation, of uint32, candidates []uint64, limit int) {
 	w.chosen = w.chosen[:0]
-	candidates, _ = w.fewEquals(g, of, candidates, limit)
+	candidates = w.fewEquals(g, of, candidates, limit)
 	if len(candidates) == 1 {
 		w.chosen = append(w.chosen, candidateVertex(candidates[0]))
 		return
@@ -43,8 +43,8 @@ func strictAt(nearer, limit int) bool { return nearer >= limit/2 }
 // vertex, chosen by hash: in a crowd of equal vectors the lowest would have all
 // links, and the crowd none to elsewhere. Other crowds of candidates that are
 // equally far (one-hot vectors, say) are put in the order of such a hash for the
-// same reason. It reports whether it changed the order.
-func (w *buildWorker) fewEquals(g *generation, of uint32, candidates []uint64, limit int) (_ []uint64, mixed bool) {
+// same reason.
+func (w *buildWorker) fewEquals(g *generation, of uint32, candidates []uint64, limit int) []uint64 {
 	for from := 0; from < len(candidates); {
 		key, to := candidateKey(candidates[from]), from+1
 		for to < len(candidates) && candidateKey(candidates[to]) == key {
@@ -54,7 +54,6 @@ func (w *buildWorker) fewEquals(g *generation, of uint32, candidates []uint64, l
 			slices.SortFunc(candidates[from:to], func(a, b uint64) int {
 				return cmp.Compare(mix(uint64(of)<<32|uint64(candidateVertex(a))), mix(uint64(of)<<32|uint64(candidateVertex(b))))
 			})
-			mixed = true
 			if key == g.zeroKey() {
 				candidates = slices.Delete(candidates, from+limit/2, to)
 				to = from + limit/2
@@ -62,7 +61,7 @@ func (w *buildWorker) fewEquals(g *generation, of uint32, candidates []uint64, l
 		}
 		from = to
 	}
-	return candidates, mixed
+	return candidates
 }
 
 // closedLink marks the candidates that are closed links of the row (see
@@ -78,7 +77,7 @@ const closedLink = expanded
 // mostly, so that is some 80 comparisons instead of 500.
 func (w *buildWorker) mend(g *generation, of uint32, candidates []uint64, limit int) {
 	w.chosen = w.chosen[:0]
-	rest, mixed := w.fewEquals(g, of, candidates, limit)
+	rest := w.fewEquals(g, of, candidates, limit)
 	w.old = w.old[:0]
 	// Of each candidate, the key of the new link that stays and is nearest to it.
 	w.rival = slices.Grow(w.rival[:0], len(rest))[:len(rest)]
@@ -86,12 +85,16 @@ func (w *buildWorker) mend(g *generation, of uint32, candidates []uint64, limit 
 		w.rival[i] = noKey
 	}
 	m := &w.pairs
-	closed := 0 // of those looked at
+	// Of the closed links looked at, and of those the ones nearer than the one at
+	// hand: among links equally far nobody knows in which order they were judged.
+	closed, nearer, last := 0, 0, noKey
 	for i, c := range rest {
 		v, key := candidateVertex(c), candidateKey(c)
 		strict := strictAt(len(w.chosen), limit)
-		// In another order nothing is known of what was judged strictly.
-		isNew, wasStrict := c&closedLink == 0, !mixed && strictAt(closed, limit)
+		if key != last {
+			nearer, last = closed, key
+		}
+		isNew, wasStrict := c&closedLink == 0, strictAt(nearer, limit)
 		if !isNew {
 			closed++
 		}

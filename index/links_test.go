@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"github.com/akidb/akidb/index/distance"
 )
 
 // drifting makes vectors whose range grows as they come, so that codes are
@@ -31,50 +33,67 @@ func drifting(r *rand.Rand, n, dim int) [][]float32 {
 func TestClosedLinksChangeNothing(t *testing.T) {
 	for _, metric := range metrics {
 		for _, quantization := range quantizations {
-			t.Run(metricName(metric)+"/"+string(quantization), func(t *testing.T) {
-				r := seeded(t, 75)
-				vectors := drifting(r, 5000, 12)
-				grow := func(forget func() bool) (digest, int) {
-					cfg, err := Config{Dimension: 12, Metric: metric, Quantization: quantization, Workers: 2, M: 8, EfConstruction: 60}.withDefaults()
-					if err != nil {
-						t.Fatal(err)
-					}
-					g, err := newGeneration(&cfg, nil, 1, 0)
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer g.release()
-					for i, v := range vectors {
-						g.append(Slot(i), v, 0)
-					}
-					b := newBuilder(g, cfg.Workers)
-					trainings, codes := 0, g.codes.Load()
-					for b.step() {
-						if now := g.codes.Load(); now != codes {
-							trainings, codes = trainings+1, now
-						}
-						if forget() {
-							g.graph.openRows(g.graphed.Load())
-						}
-					}
-					if int(g.graphed.Load()) != len(vectors)&^63 {
-						t.Fatalf("the graph covers %d of %d", g.graphed.Load(), len(vectors))
-					}
-					return *g.graphHash.Load(), trainings
-				}
-				want, trainings := grow(func() bool { return true })
-				if quantization == QuantizationSQ8 && trainings < 2 {
-					t.Errorf("codes were trained %d times, which tests little", trainings)
-				}
-				if got, _ := grow(func() bool { return false }); got != want {
-					t.Errorf("graph %x, without what is remembered %x", got, want)
-				}
-				if got, _ := grow(func() bool { return r.IntN(9) == 0 }); got != want {
-					t.Errorf("graph %x, forgetting now and then %x", got, want)
-				}
-			})
+			closedLinksChangeNothing(t, metric, quantization, "drifting", drifting)
+			closedLinksChangeNothing(t, metric, quantization, "small numbers", smallNumbers)
 		}
 	}
+}
+
+// smallNumbers makes vectors among which few distances are different.
+func smallNumbers(r *rand.Rand, n, dim int) [][]float32 {
+	return repeat(n, func(int) []float32 {
+		v := make([]float32, dim)
+		for d := range v {
+			v[d] = float32(r.IntN(2))
+		}
+		v[0] = 1 // no zero vectors
+		return v
+	})
+}
+
+func closedLinksChangeNothing(t *testing.T, metric distance.Metric, quantization Quantization, name string, data func(r *rand.Rand, n, dim int) [][]float32) {
+	t.Run(metricName(metric)+"/"+string(quantization)+"/"+name, func(t *testing.T) {
+		r := seeded(t, 75)
+		vectors := data(r, 5000, 12)
+		grow := func(forget func() bool) (digest, int) {
+			cfg, err := Config{Dimension: 12, Metric: metric, Quantization: quantization, Workers: 2, M: 8, EfConstruction: 60}.withDefaults()
+			if err != nil {
+				t.Fatal(err)
+			}
+			g, err := newGeneration(&cfg, nil, 1, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer g.release()
+			for i, v := range vectors {
+				g.append(Slot(i), v, 0)
+			}
+			b := newBuilder(g, cfg.Workers)
+			trainings, codes := 0, g.codes.Load()
+			for b.step() {
+				if now := g.codes.Load(); now != codes {
+					trainings, codes = trainings+1, now
+				}
+				if forget() {
+					g.graph.openRows(g.graphed.Load())
+				}
+			}
+			if int(g.graphed.Load()) != len(vectors)&^63 {
+				t.Fatalf("the graph covers %d of %d", g.graphed.Load(), len(vectors))
+			}
+			return *g.graphHash.Load(), trainings
+		}
+		want, trainings := grow(func() bool { return true })
+		if quantization == QuantizationSQ8 && name == "drifting" && trainings < 2 {
+			t.Errorf("codes were trained %d times, which tests little", trainings)
+		}
+		if got, _ := grow(func() bool { return false }); got != want {
+			t.Errorf("graph %x, without what is remembered %x", got, want)
+		}
+		if got, _ := grow(func() bool { return r.IntN(9) == 0 }); got != want {
+			t.Errorf("graph %x, forgetting now and then %x", got, want)
+		}
+	})
 }
 
 // Goal: mend is choose. Method: rows that get links in random portions, by the
