@@ -20,7 +20,6 @@ import (
 
 	"github.com/akidb/akidb/client"
 	"github.com/akidb/akidb/cmd/akidb/internal/localcluster"
-	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
 
@@ -176,9 +175,7 @@ func fullDisk(t *testing.T, store string) {
 		for _, n := range victims {
 			x.must(fill(n, 0))
 		}
-		for _, n := range victims {
-			x.needsDisk(n)
-		}
+		x.needDisk(victims)
 		if who != "all" {
 			x.reads()
 		}
@@ -191,20 +188,23 @@ func fullDisk(t *testing.T, store string) {
 	x.finish()
 }
 
-// needsDisk waits until a node could not do without its disk: it left Raft, or
-// cannot take a snapshot.
-func (x *trial) needsDisk(n *localcluster.Node) {
+// needDisk waits until one of the nodes could not do without its disk: it left
+// Raft, or cannot take a snapshot. When the majority has left, the others have
+// nothing to write any more.
+func (x *trial) needDisk(nodes []*localcluster.Node) {
 	x.t.Helper()
-	var st *clusterv1.StatusResponse
-	var err error
-	x.wait(n.ID+" to need its disk", func() (bool, string) {
-		ctx, cancel := context.WithTimeout(x.t.Context(), 2*time.Second)
-		defer cancel()
-		_, err = x.cl.Snapshot(ctx, n.GRPC)
-		st = x.status(n)
-		return err != nil && st != nil, ""
+	x.wait("a node to need its disk", func() (bool, string) {
+		for _, n := range nodes {
+			ctx, cancel := context.WithTimeout(x.t.Context(), 2*time.Second)
+			_, err := x.cl.Snapshot(ctx, n.GRPC)
+			cancel()
+			if st := x.status(n); err != nil && st != nil {
+				x.t.Logf("%s: %v; %s, ready %v %s", n.ID, err, st.State, st.Ready, st.NotReadyReason)
+				return true, ""
+			}
+		}
+		return false, ""
 	})
-	x.t.Logf("%s: %v; %s, ready %v %s", n.ID, err, st.State, st.Ready, st.NotReadyReason)
 }
 
 // Goal: memory that is used up is no dead end. Method: fill a collection until
