@@ -93,7 +93,8 @@ func TestAdversarialData(t *testing.T) {
 // Goal: in many dimensions, where all distances within a cluster are much alike,
 // links still lead from one cluster to another.
 func TestClustersOfManyDimensions(t *testing.T) {
-	const n, dim, clusters = 2500, 512, 50
+	const dim, clusters = 512, 50
+	n := lessIfShort(2500)
 	for name, data := range map[string]func(r *rand.Rand) [][]float32{
 		"mixed":              func(r *rand.Rand) [][]float32 { return clustered(r, n, dim, clusters, 0.3) },
 		"wide":               func(r *rand.Rand) [][]float32 { return clustered(r, n, dim, clusters, 1) },
@@ -119,7 +120,8 @@ func TestClustersOfManyDimensions(t *testing.T) {
 // Goal: no crowd of equal vectors is shut off, be it as far from all others as
 // they are. Method: categories as one-hot vectors, and crowds at random places.
 func TestCrowds(t *testing.T) {
-	const n, dim = 4000, 100
+	const dim = 100
+	n := lessIfShort(4000)
 	for name, data := range map[string]func(r *rand.Rand) [][]float32{
 		"one-hot": func(r *rand.Rand) [][]float32 {
 			return repeat(dim, func(i int) []float32 {
@@ -153,7 +155,8 @@ func TestCrowds(t *testing.T) {
 // Goal: inner products of vectors whose lengths are orders of magnitude apart,
 // where few vectors are near to most queries and far from all vertices.
 func TestLengthsFarApart(t *testing.T) {
-	const n, dim = 4000, 32
+	const dim = 32
+	n := lessIfShort(4000)
 	for name, length := range map[string]func(r *rand.Rand) float64{
 		"log-normal": func(r *rand.Rand) float64 { return math.Exp(2 * r.NormFloat64()) },
 		"rare": func(r *rand.Rand) float64 {
@@ -183,7 +186,8 @@ func TestLengthsFarApart(t *testing.T) {
 // Goal: with a list long enough nothing stays below recall 0.999: neither codes
 // that put the true neighbours far back, nor queries from where no vectors are.
 func TestRecallHasNoCeiling(t *testing.T) {
-	const n, dim = 4000, 32
+	const dim = 32
+	n := lessIfShort(4000)
 	for name, c := range map[string]struct {
 		metric      distance.Metric
 		base, query float64 // standard deviations
@@ -218,6 +222,15 @@ func normal(r *rand.Rand, dim int, deviation float64) []float32 {
 		v[d] = float32(r.NormFloat64() * deviation)
 	}
 	return v
+}
+
+// lessIfShort keeps the race detector, which takes twenty times as long, from
+// taking minutes.
+func lessIfShort(n int) int {
+	if testing.Short() {
+		return n / 5
+	}
+	return n
 }
 
 // fill is an index of the vectors, its graph complete.
