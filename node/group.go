@@ -66,7 +66,8 @@ type group struct {
 
 	mu       sync.Mutex // guards the fields below
 	identity identity
-	broken   error // why there is no core
+	heard    string // the leader's cluster id, of use until identity has it
+	broken   error  // why there is no core
 	watchers map[chan struct{}]struct{}
 	forwards map[*forward]struct{}
 }

@@ -473,6 +473,7 @@ func (n *Node) proposeOnce(ctx context.Context, e encoded) (*fsmv1.Result, error
 	if err := proto.Unmarshal(reply.Result, res); err != nil {
 		return nil, fmt.Errorf("%w: decode result: %w", ErrUnknownOutcome, err)
 	}
+	n.g.heardCluster(reply.ClusterId)
 	return res, nil
 }
 

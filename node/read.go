@@ -388,9 +388,40 @@ const tokenPrefixLen = 8
 
 // Token ties a log index to this cluster: "<first 8 hex of cluster id>.<index>".
 // A recovered cluster has another id and refuses the tokens of before: they may
-// name entries that were lost.
+// name entries that were lost. It is "" while no cluster is known, which is
+// before anything can have been read or written here.
 func (n *Node) Token(logIndex uint64) string {
-	return tokenPrefix(n.g.clusterID()) + "." + strconv.FormatUint(logIndex, 10)
+	id := n.g.tokenCluster()
+	if id == "" {
+		return ""
+	}
+	return tokenPrefix(id) + "." + strconv.FormatUint(logIndex, 10)
+}
+
+// heardCluster notes the cluster of a leader that took a forwarded write. The
+// write may be answered before this member has applied the entry that names its
+// cluster, and the caller needs a token all the same. It does not become the
+// member's identity: that comes from the log alone.
+func (g *group) heardCluster(id string) {
+	if id == "" {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.identity.ClusterID == "" {
+		g.heard = id
+	}
+}
+
+// tokenCluster is the cluster a token names, "" while this member has neither
+// applied anything nor had a write taken.
+func (g *group) tokenCluster() string {
+	if id := g.clusterID(); id != "" {
+		return id
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.heard
 }
 
 // ParseToken returns the log index; ErrBadToken for another cluster's or a

@@ -68,6 +68,46 @@ func TestSessionTokens(t *testing.T) {
 	}
 }
 
+// A member may forward a write before it has applied the entry that names its
+// cluster. The token it gives must be good at the others, which know it; that of
+// a read before anything is known is empty and asks for nothing.
+func TestTokenBeforeTheClusterIsKnown(t *testing.T) {
+	gate := make(chan struct{})
+	names := []string{"n1", "n2", "n3"}
+	c := newCluster(t, names, nil)
+	c.conf = func(cfg *Config) {
+		if cfg.NodeID == "n1" {
+			return // and with the shortest patience it leads
+		}
+		cfg.HeartbeatTimeout = 3 * time.Second
+		name := cfg.NodeID
+		cfg.openMachine = func(_ context.Context, dir string) (machine, error) {
+			m, err := openMem(dir)
+			m.applyGate = gate
+			c.mem[name] = m
+			return m, err
+		}
+	}
+	for _, n := range names {
+		c.start(n)
+	}
+	defer close(gate)
+	if l := c.leader(); l.ID() != "n1" {
+		t.Fatalf("%s leads", l.ID())
+	}
+	f, o := c.nodes["n2"], c.nodes["n1"]
+	if tok := f.Token(0); tok != "" {
+		t.Errorf("token of a member that knows nothing: %q", tok)
+	}
+	at := c.put(f, "x")
+	if id := f.g.clusterID(); id != "" {
+		t.Fatalf("n2 has applied what it should not: cluster %s", id)
+	}
+	if index, err := o.ParseToken(f.Token(at)); err != nil || index != at {
+		t.Fatalf("token %q: %d, %v; want %d", f.Token(at), index, err, at)
+	}
+}
+
 // A replica that is cut off serves bounded reads until the bound has passed.
 func TestBoundedReads(t *testing.T) {
 	c := startCluster(t, 3, nil)

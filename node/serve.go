@@ -79,7 +79,7 @@ func (n *Node) servePropose(ctx context.Context, r *nodev1.ProposeRequest) (prot
 	if err != nil {
 		return nil, fmt.Errorf("%w: encode result: %w", ErrUnknownOutcome, err)
 	}
-	return &nodev1.ProposeReply{Result: b}, nil
+	return &nodev1.ProposeReply{Result: b, ClusterId: n.g.clusterID()}, nil
 }
 
 // serveTerm tells a leader which term this voter is in. A node without state

@@ -599,7 +599,9 @@ func (x *ProposeRequest) GetExclusive() bool {
 type ProposeReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// An encoded akidb.fsm.v1.Result.
-	Result        []byte `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	Result []byte `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	// The leader's cluster: a member that has applied nothing yet may forward.
+	ClusterId     string `protobuf:"bytes,2,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -639,6 +641,13 @@ func (x *ProposeReply) GetResult() []byte {
 		return x.Result
 	}
 	return nil
+}
+
+func (x *ProposeReply) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
 }
 
 type ReadIndexRequest struct {
@@ -1918,9 +1927,11 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\x0eProposeRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\x06R\x04keys\x12\x1c\n" +
-	"\texclusive\x18\x03 \x01(\bR\texclusive\"&\n" +
+	"\texclusive\x18\x03 \x01(\bR\texclusive\"E\n" +
 	"\fProposeReply\x12\x16\n" +
-	"\x06result\x18\x01 \x01(\fR\x06result\"\x12\n" +
+	"\x06result\x18\x01 \x01(\fR\x06result\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x02 \x01(\tR\tclusterId\"\x12\n" +
 	"\x10ReadIndexRequest\"A\n" +
 	"\x0eReadIndexReply\x12\x1b\n" +
 	"\tlog_index\x18\x01 \x01(\x04R\blogIndex\x12\x12\n" +
