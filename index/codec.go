@@ -23,7 +23,8 @@ import (
 type codec struct {
 	trained uint32 // boundary it was trained at
 	dim     int    // with the lift
-	width   int    // bytes of a row: dim padded to 64
+	width   int    // dim padded to 64, which is what kernels read of a row
+	stride  int    // bytes of a row
 	form    rowForm
 	offset  []float32
 	inverse float32 // of the scale
@@ -37,7 +38,7 @@ type codec struct {
 type rowForm uint8
 
 const (
-	termsInRow rowForm = iota // in its padding
+	termsInRow rowForm = iota // at its end
 	termsApart                // in another arena, there being no room
 	// noTerms: the squared distance is computed as such, which takes more
 	// instructions than an inner product, but for a row of up to maxNoTerms codes
@@ -67,9 +68,14 @@ func codecDim(cfg *Config) int {
 func newCodec(cfg *Config) *codec {
 	c := &codec{dim: codecDim(cfg), lifted: cfg.Metric == distance.Dot}
 	c.width = (c.dim + 63) &^ 63
+	c.stride = c.width
 	switch {
 	case c.width-c.dim >= termBytes:
 		c.form = termsInRow
+		if cfg.VectorsOnDisk {
+			// Rows of whole cache lines are faster, but here memory counts for more.
+			c.stride = (c.dim + termBytes + 1) &^ 1
+		}
 	case c.width <= maxNoTerms:
 		c.form = noTerms
 	default:
@@ -296,7 +302,7 @@ type codeset struct {
 }
 
 func newCodeset(c *codec, cfg *Config) (*codeset, error) {
-	rows, err := newArena(c.width, cfg.maxRows(0))
+	rows, err := newArena(c.stride, cfg.maxRows(0)+c.behind())
 	if err != nil {
 		return nil, err
 	}
@@ -342,9 +348,13 @@ func (s *codeset) release() {
 // termBytes: a row that has terms has two terms, for when it is the query and when it is not.
 const termBytes = 8
 
+// behind is how many rows there must be behind the last, since a kernel reads
+// width bytes of each.
+func (c *codec) behind() int { return (c.width - 1) / c.stride }
+
 // grow makes rows [0, n) usable.
 func (s *codeset) grow(n int) {
-	s.rows.grow(n)
+	s.rows.grow(n + s.behind())
 	if s.terms != nil {
 		s.terms.grow(n)
 	}
@@ -355,12 +365,12 @@ func (s *codeset) termRow(v uint32) []byte {
 	if s.terms != nil {
 		return u8At(s.terms.row(v), termBytes)
 	}
-	return s.row(v)[s.width-termBytes:]
+	return s.row(v)[s.stride-termBytes:]
 }
 
 // add encodes a vertex and reports whether it is far out of range.
 func (s *codeset) add(g *generation, v uint32) (clipped bool) {
-	dst := u8At(s.rows.row(v), s.width)
+	dst := s.row(v)
 	row := g.vector(v)
 	if g.disk != nil && v < g.disk.freed {
 		row = make([]float32, g.cfg.Dimension)
@@ -393,8 +403,8 @@ func (s *codeset) add(g *generation, v uint32) (clipped bool) {
 	return clipped
 }
 
-// row is the codes of a vertex, and what is in the padding.
-func (s *codeset) row(v uint32) []byte { return u8At(s.rows.row(v), s.width) }
+// row is the codes of a vertex, and what is behind them.
+func (s *codeset) row(v uint32) []byte { return u8At(s.rows.row(v), s.stride) }
 
 // rowMeasure compares a vertex with others: codeMeasure, but eight codes at a
 // time and with the sum of squares that is there already.
@@ -405,8 +415,9 @@ func (s *codeset) rowMeasure(m *measure, v uint32) {
 		m.query8 = row
 		return
 	}
-	to := unsafe.Slice((*uint64)(unsafe.Pointer(&m.signed[0])), s.width/8)
-	for i, w := range unsafe.Slice((*uint64)(unsafe.Pointer(&row[0])), s.width/8) {
+	words := (s.dim + 7) / 8 // the terms are a word
+	to := unsafe.Slice((*uint64)(unsafe.Pointer(&m.signed[0])), words)
+	for i, w := range unsafe.Slice((*uint64)(unsafe.Pointer(&row[0])), words) {
 		to[i] = w ^ 0x8080808080808080
 	}
 	clear(m.signed[s.dim:])
@@ -427,7 +438,7 @@ func (s *codeset) codeMeasure(m *measure) {
 
 // target makes m measure squared distances to rows.
 func (s *codeset) target(m *measure) {
-	m.base8, m.stride = s.base(), s.width
+	m.base8, m.stride = s.base(), s.stride
 	m.kind, m.terms = kindCodePadded, s.terms
 	switch s.form {
 	case termsApart:
@@ -486,7 +497,7 @@ const deviations = 3
 // query as signed numbers times the codes, since offsets and scale change all
 // products alike.
 func (s *codeset) dotMeasure(m *measure, query []float32) {
-	m.base8, m.stride = s.base(), s.width
+	m.base8, m.stride = s.base(), s.stride
 	m.kind = kindCodeDot
 	m.signed = slices.Grow(m.signed[:0], s.width)[:s.width]
 	clear(m.signed)

@@ -3,6 +3,7 @@
 package index
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/akidb/akidb/index/distance"
@@ -12,6 +13,12 @@ import (
 // codes. Method: widths with room for them, without, and too wide to do without;
 // queries and vertices against a loop.
 func TestKeysOnCodesAreSquaredDistances(t *testing.T) {
+	for _, short := range []bool{false, true} {
+		t.Run(fmt.Sprintf("short=%v", short), func(t *testing.T) { testKeysOnCodes(t, short) })
+	}
+}
+
+func testKeysOnCodes(t *testing.T, short bool) {
 	forms := map[rowForm]int{}
 	for _, dim := range []int{1, 56, 57, 60, 64, 100, 384, 385, 440, 446, 448} {
 		r := seeded(t, uint64(dim))
@@ -19,6 +26,7 @@ func TestKeysOnCodesAreSquaredDistances(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		cfg.VectorsOnDisk = short
 		g, err := newGeneration(&cfg, nil, 1, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -34,6 +42,9 @@ func TestKeysOnCodesAreSquaredDistances(t *testing.T) {
 		}
 		defer codes.release()
 		forms[codes.form]++
+		if short && codes.form == termsInRow && codes.stride > dim+termBytes+1 {
+			t.Errorf("dimension %d: rows of %d bytes", dim, codes.stride)
+		}
 		codes.grow(n)
 		ids, keys := make([]uint32, n), make([]uint32, n)
 		for v := range ids {

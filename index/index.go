@@ -324,7 +324,7 @@ func (x *Index) memory(g *generation) Memory {
 	graphed := int64(g.graphed.Load())
 	var codes int64
 	if s := g.acquireCodes(); s != nil {
-		codes = graphed * int64(s.width)
+		codes = graphed * int64(s.stride)
 		if s.terms != nil {
 			codes += graphed * termBytes
 		}
@@ -332,6 +332,10 @@ func (x *Index) memory(g *generation) Memory {
 			codes += graphed * int64(s.blocks.rows.stride)
 		}
 		s.release()
+	}
+	slots := n * int64(g.slots.stride+g.deadAt.stride)
+	if g.norms != nil {
+		slots += n * int64(g.norms.stride)
 	}
 	vectors := n
 	if g.disk != nil {
@@ -343,7 +347,7 @@ func (x *Index) memory(g *generation) Memory {
 		Graph: graphed*int64(g.graph.links.stride+g.graph.upperRow.stride+g.graph.closed.stride) +
 			int64(g.graph.uppers.Load())*int64(g.graph.upper.stride+g.graph.changed.stride),
 		Payload: x.payload.bytes(),
-		Slots:   n * int64(g.slots.stride+g.deadAt.stride),
+		Slots:   slots,
 	}
 }
 

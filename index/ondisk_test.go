@@ -109,3 +109,26 @@ func TestUnreadableVector(t *testing.T) {
 		}
 	}
 }
+
+// Goal: what a vector takes in RAM with its floats on disk is at most what
+// docs/benchmarks.md promises: 1.25 times its codes and the links of the lowest
+// layer, for dimensions from 16. Method: by the accounting, over dimensions
+// around those at which rows change their form.
+func TestBytesPerVector(t *testing.T) {
+	for _, metric := range metrics {
+		for _, dim := range []int{16, 25, 32, 50, 56, 57, 63, 64, 65, 70, 96, 100, 121, 128, 192, 384, 385, 448, 784} {
+			r := seeded(t, uint64(dim))
+			const n = 1500 // more than codes are trained on at first
+			x := open(t, Config{Dimension: dim, Metric: metric, VectorsOnDisk: true}, stored(clustered(r, n, dim, 8, 0.5)))
+			waitIdle(t, x)
+			st := x.Status()
+			m := st.Memory // vectors that no batch was made of yet have their floats in RAM
+			got := float64(m.Codes+m.Graph)/float64(st.Graphed) + float64(m.Slots)/n
+			bound := 1.25 * float64(dim+8*x.cfg.M)
+			t.Logf("%s of %d dimensions: %.1f bytes a vector of %.1f", metricName(metric), dim, got, bound)
+			if st.Graphed < n*9/10 || got > bound {
+				t.Errorf("%s of %d dimensions: %.1f bytes a vector, want %.1f at most: %+v", metricName(metric), dim, got, bound, m)
+			}
+		}
+	}
+}

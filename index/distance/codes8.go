@@ -66,7 +66,8 @@ func L2U8Rows(query, base []byte, stride int, ids []uint32, out []int32) {
 //	for i, id := range ids { out[i] = DotU8S8(base[id*stride:][:len(query)], query) }
 //
 // with the lengths of L2U8Rows. The query must be padded with zeros; what a row
-// has there does not matter.
+// has there does not matter, and be it the next row: a stride may be below
+// len(query), but len(query) bytes from where a row begins must be in base.
 //
 // Other distances on codes come from it by terms that do not depend on the pair.
 // Signed codes c stored as u = c+128: the dot of signed codes is
@@ -75,7 +76,7 @@ func L2U8Rows(query, base []byte, stride int, ids []uint32, out []int32) {
 // L2U8TermRows makes of it.
 func DotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int32) {
 	checkCodeRow(len(query))
-	if checkRows(len(query), len(base), stride, ids, len(out)) {
+	if checkOverlapping(len(query), len(base), stride, ids, len(out)) {
 		dotU8S8Rows(query, base, stride, ids, out)
 	}
 }

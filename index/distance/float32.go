@@ -58,6 +58,14 @@ func checkLen(a, b int) {
 // checkRows panics unless every row lies inside base, since assembly would read
 // past it. It returns whether there is anything to do.
 func checkRows(query, base, stride int, ids []uint32, out int) bool {
+	if query > stride {
+		badRows(query, base, stride, 0, len(ids), out)
+	}
+	return checkOverlapping(query, base, stride, ids, out)
+}
+
+// checkOverlapping is checkRows where rows may be read beyond their end.
+func checkOverlapping(query, base, stride int, ids []uint32, out int) bool {
 	if len(ids) == 0 {
 		return false
 	}
@@ -65,7 +73,7 @@ func checkRows(query, base, stride int, ids []uint32, out int) bool {
 	for _, id := range ids {
 		top = max(top, id)
 	}
-	if out < len(ids) || query > stride || stride > maxStride || uint64(top)*uint64(stride)+uint64(query) > uint64(base) {
+	if out < len(ids) || stride < 0 || stride > maxStride || uint64(top)*uint64(stride)+uint64(query) > uint64(base) {
 		badRows(query, base, stride, top, len(ids), out)
 	}
 	return true

@@ -93,6 +93,9 @@ func l2U8RowsGeneric(query, base []byte, stride int, ids []uint32, out []int32) 
 }
 
 func dotU8S8RowsGeneric(query []int8, base []byte, stride int, ids []uint32, out []int32) {
+	for len(query) > 0 && query[len(query)-1] == 0 {
+		query = query[:len(query)-1] // nor read what is another row's
+	}
 	for i, id := range ids {
 		out[i] = dotU8S8Generic(base[int(id)*stride:][:len(query)], query)
 	}
