@@ -15,6 +15,9 @@ func childAttr() *syscall.SysProcAttr {
 
 func stopSignal() os.Signal { return syscall.SIGTERM }
 
+// dumpSignal ends a Go process with the stacks of its goroutines on stderr.
+func dumpSignal() os.Signal { return syscall.SIGQUIT }
+
 // Pause stops the process where it stands; Resume lets it go on.
 func (n *Node) Pause() { n.signal(syscall.SIGSTOP) }
 

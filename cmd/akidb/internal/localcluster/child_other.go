@@ -14,3 +14,5 @@ import (
 func childAttr() *syscall.SysProcAttr { return nil }
 
 func stopSignal() os.Signal { return os.Interrupt }
+
+func dumpSignal() os.Signal { return nil }

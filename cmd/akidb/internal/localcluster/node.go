@@ -187,11 +187,29 @@ func (n *Node) wait(ctx context.Context) error {
 	select {
 	case <-p.done:
 	case <-ctx.Done():
-		_ = p.cmd.Process.Kill()
-		<-p.done
-		return fmt.Errorf("%s did not stop in time and was killed; its log is %s", n.ID, n.LogPath())
+		p.end()
+		return fmt.Errorf("%s did not stop in time and was killed; what held it up is at the end of its log %s", n.ID, n.LogPath())
 	}
 	return p.err
+}
+
+// dumpPatience is how long a process may take to write down its goroutines.
+const dumpPatience = 10 * time.Second
+
+// end kills the process after it has said, where it can, what its goroutines do.
+func (p *process) end() {
+	if s := dumpSignal(); s != nil {
+		_ = p.cmd.Process.Signal(s) // it may have ended by itself
+		t := time.NewTimer(dumpPatience)
+		defer t.Stop()
+		select {
+		case <-p.done:
+			return
+		case <-t.C:
+		}
+	}
+	_ = p.cmd.Process.Kill()
+	<-p.done
 }
 
 // WaitReady waits until the node says that it is ready.
