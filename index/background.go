@@ -29,7 +29,7 @@ func (x *Index) build() {
 		case g == nil:
 			next = nil
 			worked = current.step()
-			if current.g.poor && !x.cfg.VectorsOnDisk {
+			if current.g.poor.Load() {
 				x.rebuildPlain(current.g)
 				worked = true
 			}
@@ -74,7 +74,7 @@ func (x *Index) build() {
 
 // rebuildPlain begins the current generation anew, without codes.
 func (x *Index) rebuildPlain(g *generation) {
-	g.poor = false
+	defer g.poor.Store(false) // when it is seen that another one follows
 	fresh, err := newGeneration(&x.cfg, x.src, g.id, g.sealedAt)
 	if err != nil {
 		x.cfg.Warn("a graph without codes was not begun", err)

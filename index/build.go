@@ -213,7 +213,7 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 		codes.grow(int(to))
 		b.parallel(int(to-from), func(_ *buildWorker, i int) { codes.add(g, from+uint32(i)) })
 		codes.checked = to
-		g.poor = !codes.orders(b, to)
+		g.poor.Store(!codes.orders(b, to))
 		return true
 	}
 	fresh, err := newCodeset(trained, g.cfg)
@@ -230,7 +230,7 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 		g.plain.Store(true)
 		return false
 	}
-	g.poor = poor
+	g.poor.Store(poor)
 	g.codes.Store(fresh)
 	g.graph.openRows(g.graphed.Load())
 	codes.release()

@@ -125,6 +125,9 @@ func (c *chain) goesOn(g *generation, dir string, more int64) bool {
 
 // writeCheckpoint is Checkpoint on the builder's goroutine.
 func (x *Index) writeCheckpoint(ctx context.Context, g *generation) error {
+	if x.discarded(g) {
+		return nil
+	}
 	if err := os.MkdirAll(x.cfg.Dir, 0o750); err != nil {
 		return fmt.Errorf("index: checkpoint: %w", err)
 	}

@@ -46,9 +46,9 @@ type generation struct {
 	marks     markRing
 	// plain: codes do not tell these vectors apart, so the graph is built and
 	// walked on the vectors. poor: that was found out when there was a graph
-	// already (the builder's).
+	// already, and no other one follows yet; the builder sets it, before graphed.
 	plain atomic.Bool
-	poor  bool
+	poor  atomic.Bool
 	// vectorsHash covers slots and vectors below graphed; the builder's.
 	vectorsHash digest
 	// taken is how many vertices of the generation before were looked at.

@@ -303,20 +303,42 @@ func (x *Index) Count(ctx context.Context, f *Filter, v View) (int, error) {
 func (x *Index) Status() Status {
 	g := x.acquire()
 	defer g.release()
-	hash := g.graphHash.Load()
-	total, graphed := g.total.Load(), g.graphed.Load()
-	x.mu.Lock()
-	sealing := x.next != nil
-	x.mu.Unlock()
+	// In this order: a hash beside a later count would pass for the last one.
+	graphed := g.graphed.Load()
+	hash, total := g.graphHash.Load(), g.total.Load()
+	replaced := x.replaced(g)
 	return Status{
 		Generation: g.id,
 		Graphed:    int(graphed),
 		Total:      int(total),
 		Garbage:    int(g.garbage.Load()),
-		Idle:       !sealing && graphed == g.boundary(total) && g.blocked(graphed),
+		Idle:       !replaced && graphed == g.boundary(total) && g.blocked(graphed),
 		GraphHash:  fmt.Sprintf("%016x%016x", hash.hi, hash.lo),
 		Memory:     x.memory(g),
 	}
+}
+
+// replaced reports whether another graph is to take the place of this one.
+func (x *Index) replaced(g *generation) bool {
+	if g.poor.Load() {
+		return true
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.next != nil
+}
+
+// discarded reports whether a graph is given up for one of the same vectors
+// without codes. It must not be gone on with after a restart: it would be found
+// out again only when the vectors have doubled, and be another graph than that of
+// other replicas until then. A checkpoint from before it was found out leads there.
+func (x *Index) discarded(g *generation) bool {
+	if g.poor.Load() {
+		return true
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.next != nil && x.next.id == g.id
 }
 
 func (x *Index) memory(g *generation) Memory {

@@ -39,11 +39,9 @@ func (x *Index) Progress(most int) Progress {
 	// Total is read after the marks, so that it is not below them.
 	total := g.total.Load()
 	graphed := p.Marks[len(p.Marks)-1].Graphed
-	x.mu.Lock()
-	sealing := x.next != nil
-	x.mu.Unlock()
+	replaced := x.replaced(g)
 	p.Graphed, p.Total = int(graphed), int(total)
-	p.Idle = !sealing && graphed == g.boundary(total) && g.blocked(graphed)
+	p.Idle = !replaced && graphed == g.boundary(total) && g.blocked(graphed)
 	return p
 }
 
