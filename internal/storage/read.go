@@ -70,7 +70,8 @@ func (d *DB) NewFinder() (*Finder, error) {
 // Get appends the value of key to dst. ok is false if there is none.
 func (f *Finder) Get(key, dst []byte) (value []byte, ok bool, err error) {
 	// Without a Split of its own the comparer takes all of a key as its prefix.
-	if !f.it.SeekPrefixGE(key) {
+	// Pebble takes an empty prefix for none, on an iterator that is new.
+	if !f.it.SeekPrefixGE(key) || len(f.it.Key()) != len(key) {
 		return dst, false, mapError(f.it.Error())
 	}
 	v, err := f.it.ValueAndErr()
