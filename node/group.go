@@ -458,6 +458,12 @@ func (g *group) receiveSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, 
 		rpc.Respond(&raft.InstallSnapshotResponse{Term: req.Term, Success: true}, nil)
 		return
 	}
+	if has := g.ad.applied(); man.AppliedIndex < has {
+		// An installed state may be ahead of its snapshot, and the next snapshot
+		// come from a leader that has not applied as much yet; it will have soon.
+		rpc.Respond(nil, fmt.Errorf("node: the state of this snapshot, at log index %d, is older than the one here, at %d", man.AppliedIndex, has))
+		return
+	}
 	if req.Term >= c.r.CurrentTerm() {
 		g.log.Info("fetching snapshot", "index", req.LastLogIndex, "from", man.SourceAddr, "files", len(man.Files))
 		if err := g.snaps.stage(g.ctx, man, func(ctx context.Context, addr string) (net.Conn, error) {
@@ -477,14 +483,19 @@ func (g *group) receiveSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, 
 	forward(rpc)
 }
 
-// alreadyHas reports that this node holds every entry up to index: applied, or
-// in its log with the same term there (log matching).
+// alreadyHas reports that Raft here holds every entry up to index: in a snapshot,
+// applied, or in its log with the same term there (log matching). What the state
+// covers does not count: an installed one may be ahead of its snapshot, and when
+// the leader has forgotten the entries between, only a later snapshot helps.
 func (g *group) alreadyHas(index, term uint64) bool {
-	if g.ad.applied() >= index {
+	c := g.core.Load()
+	if c == nil {
+		return false
+	}
+	if r := c.running.Load(); r != nil && r.AppliedIndex() >= index {
 		return true
 	}
-	c := g.core.Load()
-	return c != nil && c.ls.termAt(index) == term
+	return c.ls.termAt(index) == term
 }
 
 // supervise replaces the core after its log failed.

@@ -3,16 +3,21 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
+
+	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 )
 
 // dialOnly is a stream layer for a stranger that only calls.
@@ -225,6 +230,40 @@ func TestConflictingTailThenSnapshot(t *testing.T) {
 			c.put(old, "after")
 			verifyEqual(t, c)
 		})
+	}
+}
+
+// The state that comes with a snapshot may be newer than the snapshot. If the
+// leader forgets the entries between the two before the member has them, the
+// member needs the next snapshot: that its state covers it does not mean that its
+// log can go on from there. But no state may take the place of a newer one.
+func TestSnapshotThatTheStateCoversButTheLogDoesNot(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	f := c.follower()
+	at := c.put(c.leader(), "x")
+	c.wait("the member to have it", func() bool { return f.Status().AppliedIndex >= at })
+	core := f.g.core.Load()
+	term := core.r.CurrentTerm()
+	if !f.g.alreadyHas(at, core.ls.termAt(at)) || !f.g.alreadyHas(1, 1) {
+		t.Error("a snapshot would be installed of what this node has in its log")
+	}
+	const ahead = 1000
+	f.g.ad.advance(at + ahead) // as an installation does
+	if f.g.alreadyHas(at+ahead/2, term) {
+		t.Error("a snapshot is taken for done that the log cannot go on from")
+	}
+	req := &raft.InstallSnapshotRequest{Term: term, LastLogIndex: at + ahead/2, LastLogTerm: term}
+	b, err := proto.Marshal(&nodev1.Manifest{Format: 1, AppliedIndex: at + ahead - 1, ExportId: "e", SourceAddr: "nowhere"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Size = int64(len(b))
+	answer := make(chan raft.RPCResponse, 1)
+	f.g.receiveSnapshot(raft.RPC{Command: req, Reader: bytes.NewReader(b), RespChan: answer}, req, func(raft.RPC) {
+		t.Error("an older state was about to take the place of a newer one")
+	})
+	if r := <-answer; r.Error == nil || !strings.Contains(r.Error.Error(), "older than") {
+		t.Errorf("answered %v, %v", r.Response, r.Error)
 	}
 }
 

@@ -23,10 +23,14 @@ func converge(ctx context.Context, cl *client.Client, endpoints []string, limit 
 	defer cancel()
 	tick := time.NewTicker(convergePoll)
 	defer tick.Stop()
+	var reason string
 	for {
-		all, reason := statuses(ctx, cl, endpoints)
-		if reason == "" {
+		all, now := statuses(ctx, cl, endpoints)
+		if now == "" {
 			return all, nil
+		}
+		if ctx.Err() == nil || reason == "" {
+			reason = now // and not that the time was over
 		}
 		if alive != nil {
 			if err := alive(); err != nil {

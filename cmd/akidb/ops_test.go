@@ -188,6 +188,15 @@ func (x *trial) settled() {
 	x.must(err)
 	defer cl.Close()
 	all, err := converge(x.ctx(), cl, x.c.Endpoints(), trialLimit, x.c.Alive)
+	if err != nil {
+		for _, n := range x.c.Nodes {
+			ctx, cancel := context.WithTimeout(x.t.Context(), 10*time.Second)
+			if _, err := cl.Status(ctx, n.GRPC); err != nil {
+				x.t.Logf("%s does not answer: %v\n%s", n.ID, err, n.Stacks())
+			}
+			cancel()
+		}
+	}
 	x.must(err)
 	for _, st := range all {
 		if st.StateHash != all[0].StateHash || st.GraphHash != all[0].GraphHash || !st.Ready {

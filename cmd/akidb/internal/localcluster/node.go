@@ -212,6 +212,26 @@ func (p *process) end() {
 	<-p.done
 }
 
+// Stacks ends a process that hangs and returns what its goroutines did, as far
+// as it says so, which is the end of its log.
+func (n *Node) Stacks() string {
+	p := n.running()
+	if p == nil {
+		return n.ID + " does not run"
+	}
+	from, err := os.Stat(n.LogPath())
+	if err != nil {
+		return err.Error()
+	}
+	p.asked.Store(true)
+	p.end()
+	text, err := os.ReadFile(n.LogPath())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[min(int64(len(text)), from.Size()):])
+}
+
 // WaitReady waits until the node says that it is ready.
 func (n *Node) WaitReady(ctx context.Context) error {
 	cl, err := n.cluster.Client(n)
