@@ -58,6 +58,9 @@ func mutants(ctx context.Context, args []string) (int, error) {
 	o.Tags = "akidb_mutants"
 	if o.Bin == "" {
 		o.Bin = filepath.Join(*dir, "bin")
+		if err := os.RemoveAll(o.Bin); err != nil { // of another state of the sources
+			return 2, err
+		}
 	}
 	status := 0
 	fmt.Printf("| mutant | breaks | workload | nemesis | caught | by | seconds | seed |\n|---|---|---|---|---|---|---|---|\n")

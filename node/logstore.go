@@ -67,13 +67,17 @@ func openLogDir(dir, kind string, log hclog.Logger) (closableLogStore, error) {
 	switch kind {
 	case logStoreWAL:
 		meta := &metadb.BoltMetaDB{}
-		w, err := openWAL(storage.Disk(), dir, segment.NewFiler(dir, walFS{storage.Disk(), int64(wal.DefaultSegmentSize)}), meta, wal.DefaultSegmentSize, log)
+		fsys := storage.Disk()
+		if mutants.SkipFsync {
+			fsys = storage.ForgetSync(fsys)
+		}
+		w, err := openWAL(fsys, dir, segment.NewFiler(dir, walFS{fsys, int64(wal.DefaultSegmentSize)}), meta, wal.DefaultSegmentSize, log)
 		if err != nil {
 			return nil, fmt.Errorf("node: open log %s: %w; if it is damaged, remove this node's data directory and let it rejoin", dir, err)
 		}
 		return walStore{w, meta}, nil
 	case logStoreBolt:
-		b, err := openBolt(filepath.Join(dir, "log.db"))
+		b, err := openBolt(filepath.Join(dir, "log.db"), mutants.SkipFsync)
 		if err != nil {
 			return nil, err
 		}
@@ -102,13 +106,13 @@ func openStable(fsys storage.FS, groupDir string) (closableStable, error) {
 	if fsys != nil {
 		return openFileStable(fsys, filepath.Join(groupDir, "stable.json"))
 	}
-	return openBolt(filepath.Join(groupDir, "stable.db"))
+	return openBolt(filepath.Join(groupDir, "stable.db"), false)
 }
 
-func openBolt(path string) (*raftboltdb.BoltStore, error) {
+func openBolt(path string, noSync bool) (*raftboltdb.BoltStore, error) {
 	b, err := raftboltdb.New(raftboltdb.Options{
 		Path:   path,
-		NoSync: mutants.SkipFsync,
+		NoSync: noSync,
 		BoltOptions: &bbolt.Options{
 			Timeout: time.Second,
 			// The free list is rebuilt at open; writing it with each append

@@ -43,7 +43,7 @@ func MigrateLog(dataDir, from, to string) (entries uint64, err error) {
 
 func migrateGroup(dir, from, to string) (n uint64, err error) {
 	// The stable store's lock shows that the node is stopped.
-	stable, err := openBolt(filepath.Join(dir, "stable.db"))
+	stable, err := openBolt(filepath.Join(dir, "stable.db"), false)
 	if err != nil {
 		return 0, err
 	}
