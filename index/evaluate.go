@@ -293,7 +293,7 @@ func (e *evaluator) test(t *test) []uint64 {
 		if end := append(slices.Clone(t.prefix), 0xff, 0xff); c.words.len() > 0 {
 			to = c.words.search(end)
 		}
-		orList(out, c.words.slots(from, to))
+		c.words.or(out, from, to)
 	case testRange:
 		col := &c.numbers
 		if t.times {
@@ -324,7 +324,7 @@ func (e *evaluator) test(t *test) []uint64 {
 func (c *column) any(t *test, out []uint64) {
 	for _, w := range t.words {
 		if i := c.words.search(w); i < c.words.len() && bytes.Equal(c.words.value(i), w) {
-			orList(out, c.words.slots(i, i+1))
+			c.words.or(out, i, i+1)
 		}
 	}
 	for _, n := range t.numbers {
@@ -381,14 +381,14 @@ func (c *column) elements(t *test, out []uint64) {
 	if t != nil {
 		for _, w := range t.words {
 			i := c.words.search(w)
-			orList(out, c.words.slots(at, max(at, i)))
+			c.words.or(out, at, i)
 			at = max(at, i)
 			if i < c.words.len() && bytes.Equal(c.words.value(i), w) {
 				at = i + 1
 			}
 		}
 	}
-	orList(out, c.words.slots(at, c.words.len()))
+	c.words.or(out, at, c.words.len())
 	at = 0
 	if t != nil {
 		for _, n := range t.numbers {

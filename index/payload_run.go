@@ -76,6 +76,13 @@ type dictionary struct {
 	ends  []uint32 // of value i in text
 	posts []uint16
 	tails []uint32 // end of value i's slots in posts
+	dense []dense  // ascending
+}
+
+// dense is the slots of a value that so many have that bits take less time.
+type dense struct {
+	value int
+	bits  []uint64
 }
 
 func (d *dictionary) len() int { return len(d.ends) }
@@ -96,6 +103,29 @@ func (d *dictionary) slots(i, j int) []uint16 { // of values [i, j)
 		from = d.tails[i-1]
 	}
 	return d.posts[from:d.tails[j-1]]
+}
+
+// or adds the slots of values [i, j) to out.
+func (d *dictionary) or(out []uint64, i, j int) {
+	for _, v := range d.dense {
+		if v.value < i || v.value >= j {
+			continue
+		}
+		orList(out, d.slots(i, v.value))
+		for w, b := range v.bits {
+			out[w] |= b
+		}
+		i = v.value + 1
+	}
+	orList(out, d.slots(i, j))
+}
+
+func (d *dictionary) bytes() int64 {
+	n := len(d.text) + 4*len(d.ends) + 4*len(d.tails) + 2*len(d.posts)
+	for _, v := range d.dense {
+		n += 32 + 8*len(v.bits)
+	}
+	return int64(n)
 }
 
 // search is the first value not below key.
@@ -298,8 +328,8 @@ func freezeColumn(leaves []leaf, width int) (*column, int64) {
 			c.times = freezeNumbers(part, width)
 			size += c.times.bytes()
 		case leafString:
-			c.words = freezeWords(part)
-			size += int64(len(c.words.text) + 4*len(c.words.ends) + 4*len(c.words.tails) + 2*len(c.words.posts))
+			c.words = freezeWords(part, width)
+			size += c.words.bytes()
 		case leafGeo:
 			c.places = freezePlaces(part)
 			size += int64(18 * len(c.places.posts))
@@ -357,7 +387,7 @@ func (s *sorted) bytes() int64 {
 	return n
 }
 
-func freezeWords(leaves []leaf) dictionary {
+func freezeWords(leaves []leaf, width int) dictionary {
 	slices.SortFunc(leaves, func(a, b leaf) int {
 		if c := bytes.Compare(a.str, b.str); c != 0 {
 			return c
@@ -376,6 +406,13 @@ func freezeWords(leaves []leaf) dictionary {
 		d.tails[len(d.tails)-1] = uint32(len(d.posts))
 	}
 	d.text, d.ends, d.tails = slices.Clip(d.text), slices.Clip(d.ends), slices.Clip(d.tails)
+	for i := range d.len() {
+		if slots := d.slots(i, i+1); len(slots)*16 > width && len(slots) > 64 {
+			bits := make([]uint64, (width+63)/64)
+			orList(bits, slots)
+			d.dense = append(d.dense, dense{i, bits})
+		}
+	}
 	return d
 }
 
