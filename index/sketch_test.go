@@ -4,6 +4,7 @@ package index
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/bits"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/zeebo/xxh3"
 
 	"github.com/akidb/akidb/index/distance"
 )
@@ -370,5 +373,44 @@ func TestSketchesUnderWrites(t *testing.T) {
 	wg.Wait()
 	if sketched.Load() == 0 {
 		t.Error("no search looked at a sketch")
+	}
+}
+
+// Goal: sketches, and what they rule out, are the same on every CPU. Method: as
+// TestGoldenGraphs.
+func TestGoldenSketches(t *testing.T) {
+	golden := map[distance.Metric]string{
+		distance.Cosine: "fcdaddf93796dc08",
+		distance.Dot:    "c21c362edbe04fdc",
+		distance.L2:     "7922e19ab97ddc3d",
+	}
+	for _, metric := range metrics {
+		r := rand.New(rand.NewPCG(66, 1))
+		const n, dim = 1088, 300
+		vectors := make([][]float32, n)
+		for i := range vectors {
+			vectors[i] = make([]float32, dim)
+			for d := range vectors[i] {
+				vectors[i][d] = r.Float32() - 0.25 + float32(i%7)/8
+			}
+		}
+		x := openKind(t, metric, vectors, chances(r, n))
+		req := scanned(t, x, vectors[5], &Filter{})
+		k := req.codes.sketches
+		k.prepare(&req.s.sketcher, &req.s.measure)
+		h := xxh3.New()
+		for _, c := range k.cosines {
+			_ = binary.Write(h, binary.LittleEndian, c)
+		}
+		ids, out := make([]uint32, n), make([]uint32, n)
+		for v := range uint32(n) {
+			ids[v] = v
+			_ = binary.Write(h, binary.LittleEndian, k.row(v))
+		}
+		_ = binary.Write(h, binary.LittleEndian, req.sample(n))
+		_ = binary.Write(h, binary.LittleEndian, k.sieve(&req.s.sketcher, ids, out, req.sample(n)))
+		if got := fmt.Sprintf("%016x", h.Sum64()); got != golden[metric] {
+			t.Errorf("%s: %s, want %s", metricName(metric), got, golden[metric])
+		}
 	}
 }
