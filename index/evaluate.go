@@ -232,16 +232,23 @@ func (e *evaluator) give(b []uint64) { e.bits = append(e.bits, b) }
 
 // filter is the slots that a plan selects.
 func (e *evaluator) filter(p *plan) []uint64 {
-	out := e.take()
-	for i := range out {
-		out[i] = ^uint64(0)
-	}
+	var out []uint64
 	for i := range p.must {
 		b := e.test(&p.must[i])
+		if out == nil {
+			out = b
+			continue
+		}
 		for w := range out {
 			out[w] &= b[w]
 		}
 		e.give(b)
+	}
+	if out == nil {
+		out = e.take()
+		for i := range out {
+			out[i] = ^uint64(0)
+		}
 	}
 	if len(p.should) > 0 {
 		any := e.take()
@@ -466,6 +473,14 @@ func (r *request) evaluate(filter *Filter) error {
 
 // orShifted adds bits [at, at+to-from) of b to bits [from, to) of out.
 func orShifted(out, b []uint64, at int, from, to uint32) {
+	if at&63 == 0 && from&63 == 0 {
+		whole := b[at>>6:][:(to-from)>>6]
+		for i, w := range whole {
+			out[int(from>>6)+i] |= w
+		}
+		from += uint32(64 * len(whole))
+		at += 64 * len(whole)
+	}
 	for v := from; v < to; {
 		// As many bits as fit the word of out.
 		n := min(64-int(v&63), int(to-v))

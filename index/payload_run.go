@@ -138,14 +138,17 @@ type sorted struct {
 	f     []float64
 	r     []int32 // nil if all are zero
 	posts []uint16
-	// sums[i] is the set of posts[:(i+1)*sumStep], the last of all. A range is the
+	// sums[i] is the set of posts[:(i+1)*step], the last of all. A range is the
 	// difference of two of them but for its ends, if no slot has two numbers
 	// (single).
 	sums   [][]uint64
+	step   int
 	single bool
 }
 
-const sumStep = 4096
+// sumParts is how many sums a column with a number in every slot has: sixteen take
+// two bytes a slot.
+const sumParts = 16
 
 func (s *sorted) at(i int) number {
 	if s.r == nil {
@@ -167,13 +170,13 @@ func (s *sorted) or(out []uint64, i, j int) {
 	if i >= j {
 		return
 	}
-	a, b := (i+sumStep-1)/sumStep, j/sumStep
+	a, b := (i+s.step-1)/s.step, j/s.step
 	if !s.single || b <= a {
 		orList(out, s.posts[i:j])
 		return
 	}
-	orList(out, s.posts[i:a*sumStep])
-	orList(out, s.posts[b*sumStep:j])
+	orList(out, s.posts[i:a*s.step])
+	orList(out, s.posts[b*s.step:j])
 	upper := s.sums[b-1]
 	if a == 0 {
 		for w := range upper {
@@ -191,7 +194,7 @@ func (s *sorted) or(out []uint64, i, j int) {
 // without those before i. Both begin with the sum that ends nearest, and what lies
 // between is added or taken back.
 func (s *sorted) fill(out []uint64, i, j int) {
-	if !s.single || j-i < sumStep/4 {
+	if !s.single || j-i < s.step/4 {
 		s.or(out, i, j)
 		return
 	}
@@ -220,15 +223,15 @@ func (s *sorted) fill(out []uint64, i, j int) {
 
 // nearest is a sum whose end at is near to i; it is nil for an empty one.
 func (s *sorted) nearest(i int) (sum []uint64, at int) {
-	down := i / sumStep
-	up := min((down+1)*sumStep, len(s.posts))
-	if i-down*sumStep > up-i {
+	down := i / s.step
+	up := min((down+1)*s.step, len(s.posts))
+	if i-down*s.step > up-i {
 		return s.sums[down], up
 	}
 	if down == 0 {
 		return nil, 0
 	}
-	return s.sums[down-1], down * sumStep
+	return s.sums[down-1], down * s.step
 }
 
 // places is points by latitude, each with its slot.
@@ -354,7 +357,7 @@ func freezeNumbers(leaves []leaf, width int) sorted {
 		}
 		return cmp.Compare(a.off, b.off)
 	})
-	s := sorted{f: make([]float64, len(leaves)), posts: offsets(leaves)}
+	s := sorted{f: make([]float64, len(leaves)), posts: offsets(leaves), step: max(64, (width+sumParts-1)/sumParts)}
 	for i, l := range leaves {
 		s.f[i] = l.num.f
 		if l.num.r != 0 && s.r == nil {
@@ -369,7 +372,7 @@ func freezeNumbers(leaves []leaf, width int) sorted {
 	for i, o := range s.posts {
 		s.single = s.single && have[o>>6]&(1<<(o&63)) == 0
 		have[o>>6] |= 1 << (o & 63)
-		if (i+1)%sumStep == 0 || i == len(s.posts)-1 {
+		if (i+1)%s.step == 0 || i == len(s.posts)-1 {
 			s.sums = append(s.sums, slices.Clone(have))
 		}
 	}
