@@ -49,3 +49,18 @@ func checkAllocations(t *testing.T, quantization Quantization) {
 		}
 	}
 }
+
+// Goal: nor does a scan by sketches.
+func TestSketchScanDoesNotAllocate(t *testing.T) {
+	r := seeded(t, 92)
+	const n, dim = 3000, 140
+	x := openKind(t, distance.L2, clustered(r, n, dim, 8, 0.5), chances(r, n))
+	req := scanned(t, x, make([]float32, dim), classFilter(true, 1))
+	if got := testing.AllocsPerRun(50, func() {
+		if err := req.scanSketches(req.sketches(), req.graphed, 100); err != nil {
+			t.Fatal(err)
+		}
+	}); got >= 1 {
+		t.Errorf("%.2f allocations", got)
+	}
+}

@@ -61,6 +61,7 @@ type buildWorker struct {
 	pairs  measure       // of a candidate with those chosen
 	debt   time.Duration // worked since the last rest
 	coder                // of blocks of 1-bit codes
+	turned []float32     // a rotated vector
 }
 
 func newBuilder(g *generation, workers int) *builder {
@@ -192,6 +193,7 @@ func (b *builder) encode(from, to uint32) bool {
 			clipped.Add(1)
 		}
 	})
+	b.sketch(codes, from, to)
 	if clipped.Load()*8 <= int64(to-from) {
 		return true
 	}
@@ -212,6 +214,7 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 		from := g.graphed.Load()
 		codes.grow(int(to))
 		b.parallel(int(to-from), func(_ *buildWorker, i int) { codes.add(g, from+uint32(i)) })
+		b.sketch(codes, from, to)
 		codes.checked = to
 		g.poor.Store(!codes.orders(b, to))
 		return true
@@ -230,11 +233,27 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 		g.plain.Store(true)
 		return false
 	}
+	b.sketch(fresh, 0, to)
 	g.poor.Store(poor)
 	g.codes.Store(fresh)
 	g.graph.openRows(g.graphed.Load())
 	codes.release()
 	return true
+}
+
+// sketch makes the sketches of the vertices [from, to), which have codes.
+func (b *builder) sketch(codes *codeset, from, to uint32) {
+	k := codes.sketches
+	if k == nil {
+		return
+	}
+	if k.centre == nil {
+		k.centre = codes.mean(b.g.cfg.Dimension)
+	}
+	b.parallel(int(to-from), func(w *buildWorker, i int) {
+		w.turned = slices.Grow(w.turned[:0], k.turned)[:k.turned]
+		k.put(from+uint32(i), w.turned)
+	})
 }
 
 // parallel calls fn for 0..n-1 on all workers and waits.

@@ -294,8 +294,9 @@ func (w *buildWorker) nearest(n, step uint32, limit int) []uint64 {
 type codeset struct {
 	codec
 	rows     *arena
-	terms    *arena    // termsApart: the rows' terms
-	blocks   *blockset // 1-bit codes of neighbours, nil without
+	terms    *arena     // termsApart: the rows' terms
+	blocks   *blockset  // 1-bit codes of neighbours, nil without
+	sketches *sketchset // 1-bit codes of the vertices themselves, nil without
 	refs     atomic.Int64
 	lossless atomic.Bool // nothing encoded so far lost anything
 	checked  uint32      // the builder's: vertices when training was last tried
@@ -317,6 +318,14 @@ func newCodeset(c *codec, cfg *Config) (*codeset, error) {
 		if s.blocks, err = newBlockset(s, cfg); err != nil {
 			rows.free()
 			s.terms.free()
+			return nil, err
+		}
+	}
+	if cfg.Dimension >= minSketched && !cfg.VectorsOnDisk {
+		if s.sketches, err = newSketchset(s, cfg); err != nil {
+			rows.free()
+			s.terms.free()
+			s.blocks.free()
 			return nil, err
 		}
 	}
@@ -342,6 +351,7 @@ func (s *codeset) release() {
 		s.rows.free()
 		s.terms.free()
 		s.blocks.free()
+		s.sketches.free()
 	}
 }
 
@@ -357,6 +367,9 @@ func (s *codeset) grow(n int) {
 	s.rows.grow(n + s.behind())
 	if s.terms != nil {
 		s.terms.grow(n)
+	}
+	if s.sketches != nil {
+		s.sketches.rows.grow(n)
 	}
 }
 

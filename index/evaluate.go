@@ -232,16 +232,23 @@ func (e *evaluator) give(b []uint64) { e.bits = append(e.bits, b) }
 
 // filter is the slots that a plan selects.
 func (e *evaluator) filter(p *plan) []uint64 {
-	out := e.take()
-	for i := range out {
-		out[i] = ^uint64(0)
-	}
+	var out []uint64
 	for i := range p.must {
 		b := e.test(&p.must[i])
+		if out == nil {
+			out = b
+			continue
+		}
 		for w := range out {
 			out[w] &= b[w]
 		}
 		e.give(b)
+	}
+	if out == nil {
+		out = e.take()
+		for i := range out {
+			out[i] = ^uint64(0)
+		}
 	}
 	if len(p.should) > 0 {
 		any := e.take()
@@ -293,7 +300,7 @@ func (e *evaluator) test(t *test) []uint64 {
 		if end := append(slices.Clone(t.prefix), 0xff, 0xff); c.words.len() > 0 {
 			to = c.words.search(end)
 		}
-		orList(out, c.words.slots(from, to))
+		c.words.or(out, from, to)
 	case testRange:
 		col := &c.numbers
 		if t.times {
@@ -324,7 +331,7 @@ func (e *evaluator) test(t *test) []uint64 {
 func (c *column) any(t *test, out []uint64) {
 	for _, w := range t.words {
 		if i := c.words.search(w); i < c.words.len() && bytes.Equal(c.words.value(i), w) {
-			orList(out, c.words.slots(i, i+1))
+			c.words.or(out, i, i+1)
 		}
 	}
 	for _, n := range t.numbers {
@@ -381,14 +388,14 @@ func (c *column) elements(t *test, out []uint64) {
 	if t != nil {
 		for _, w := range t.words {
 			i := c.words.search(w)
-			orList(out, c.words.slots(at, max(at, i)))
+			c.words.or(out, at, i)
 			at = max(at, i)
 			if i < c.words.len() && bytes.Equal(c.words.value(i), w) {
 				at = i + 1
 			}
 		}
 	}
-	orList(out, c.words.slots(at, c.words.len()))
+	c.words.or(out, at, c.words.len())
 	at = 0
 	if t != nil {
 		for _, n := range t.numbers {
@@ -466,6 +473,14 @@ func (r *request) evaluate(filter *Filter) error {
 
 // orShifted adds bits [at, at+to-from) of b to bits [from, to) of out.
 func orShifted(out, b []uint64, at int, from, to uint32) {
+	if at&63 == 0 && from&63 == 0 {
+		whole := b[at>>6:][:(to-from)>>6]
+		for i, w := range whole {
+			out[int(from>>6)+i] |= w
+		}
+		from += uint32(64 * len(whole))
+		at += 64 * len(whole)
+	}
 	for v := from; v < to; {
 		// As many bits as fit the word of out.
 		n := min(64-int(v&63), int(to-v))

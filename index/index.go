@@ -113,6 +113,7 @@ type Stats struct {
 	Plan      string // "graph", "filtered-graph", "exact"
 	Visited   int    // distances computed on the graph
 	Scanned   int    // distances computed by exact scan
+	Sketched  int    // vectors of which a scan looked at the sketch first
 	Matching  int    // slots the filter admits, -1 if not counted
 	Truncated bool
 }
@@ -352,6 +353,9 @@ func (x *Index) memory(g *generation) Memory {
 		}
 		if s.blocks != nil {
 			codes += graphed * int64(s.blocks.rows.stride)
+		}
+		if s.sketches != nil {
+			codes += graphed * int64(s.sketches.rows.stride)
 		}
 		s.release()
 	}

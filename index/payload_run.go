@@ -76,6 +76,13 @@ type dictionary struct {
 	ends  []uint32 // of value i in text
 	posts []uint16
 	tails []uint32 // end of value i's slots in posts
+	dense []dense  // ascending
+}
+
+// dense is the slots of a value that so many have that bits take less time.
+type dense struct {
+	value int
+	bits  []uint64
 }
 
 func (d *dictionary) len() int { return len(d.ends) }
@@ -98,6 +105,29 @@ func (d *dictionary) slots(i, j int) []uint16 { // of values [i, j)
 	return d.posts[from:d.tails[j-1]]
 }
 
+// or adds the slots of values [i, j) to out.
+func (d *dictionary) or(out []uint64, i, j int) {
+	for _, v := range d.dense {
+		if v.value < i || v.value >= j {
+			continue
+		}
+		orList(out, d.slots(i, v.value))
+		for w, b := range v.bits {
+			out[w] |= b
+		}
+		i = v.value + 1
+	}
+	orList(out, d.slots(i, j))
+}
+
+func (d *dictionary) bytes() int64 {
+	n := len(d.text) + 4*len(d.ends) + 4*len(d.tails) + 2*len(d.posts)
+	for _, v := range d.dense {
+		n += 32 + 8*len(v.bits)
+	}
+	return int64(n)
+}
+
 // search is the first value not below key.
 func (d *dictionary) search(key []byte) int {
 	return sort.Search(d.len(), func(i int) bool { return bytes.Compare(d.value(i), key) >= 0 })
@@ -108,14 +138,17 @@ type sorted struct {
 	f     []float64
 	r     []int32 // nil if all are zero
 	posts []uint16
-	// sums[i] is the set of posts[:(i+1)*sumStep], the last of all. A range is the
+	// sums[i] is the set of posts[:(i+1)*step], the last of all. A range is the
 	// difference of two of them but for its ends, if no slot has two numbers
 	// (single).
 	sums   [][]uint64
+	step   int
 	single bool
 }
 
-const sumStep = 4096
+// sumParts is how many sums a column with a number in every slot has: sixteen take
+// two bytes a slot.
+const sumParts = 16
 
 func (s *sorted) at(i int) number {
 	if s.r == nil {
@@ -137,13 +170,13 @@ func (s *sorted) or(out []uint64, i, j int) {
 	if i >= j {
 		return
 	}
-	a, b := (i+sumStep-1)/sumStep, j/sumStep
+	a, b := (i+s.step-1)/s.step, j/s.step
 	if !s.single || b <= a {
 		orList(out, s.posts[i:j])
 		return
 	}
-	orList(out, s.posts[i:a*sumStep])
-	orList(out, s.posts[b*sumStep:j])
+	orList(out, s.posts[i:a*s.step])
+	orList(out, s.posts[b*s.step:j])
 	upper := s.sums[b-1]
 	if a == 0 {
 		for w := range upper {
@@ -161,7 +194,7 @@ func (s *sorted) or(out []uint64, i, j int) {
 // without those before i. Both begin with the sum that ends nearest, and what lies
 // between is added or taken back.
 func (s *sorted) fill(out []uint64, i, j int) {
-	if !s.single || j-i < sumStep/4 {
+	if !s.single || j-i < s.step/4 {
 		s.or(out, i, j)
 		return
 	}
@@ -190,15 +223,15 @@ func (s *sorted) fill(out []uint64, i, j int) {
 
 // nearest is a sum whose end at is near to i; it is nil for an empty one.
 func (s *sorted) nearest(i int) (sum []uint64, at int) {
-	down := i / sumStep
-	up := min((down+1)*sumStep, len(s.posts))
-	if i-down*sumStep > up-i {
+	down := i / s.step
+	up := min((down+1)*s.step, len(s.posts))
+	if i-down*s.step > up-i {
 		return s.sums[down], up
 	}
 	if down == 0 {
 		return nil, 0
 	}
-	return s.sums[down-1], down * sumStep
+	return s.sums[down-1], down * s.step
 }
 
 // places is points by latitude, each with its slot.
@@ -298,8 +331,8 @@ func freezeColumn(leaves []leaf, width int) (*column, int64) {
 			c.times = freezeNumbers(part, width)
 			size += c.times.bytes()
 		case leafString:
-			c.words = freezeWords(part)
-			size += int64(len(c.words.text) + 4*len(c.words.ends) + 4*len(c.words.tails) + 2*len(c.words.posts))
+			c.words = freezeWords(part, width)
+			size += c.words.bytes()
 		case leafGeo:
 			c.places = freezePlaces(part)
 			size += int64(18 * len(c.places.posts))
@@ -324,7 +357,7 @@ func freezeNumbers(leaves []leaf, width int) sorted {
 		}
 		return cmp.Compare(a.off, b.off)
 	})
-	s := sorted{f: make([]float64, len(leaves)), posts: offsets(leaves)}
+	s := sorted{f: make([]float64, len(leaves)), posts: offsets(leaves), step: max(64, (width+sumParts-1)/sumParts)}
 	for i, l := range leaves {
 		s.f[i] = l.num.f
 		if l.num.r != 0 && s.r == nil {
@@ -339,7 +372,7 @@ func freezeNumbers(leaves []leaf, width int) sorted {
 	for i, o := range s.posts {
 		s.single = s.single && have[o>>6]&(1<<(o&63)) == 0
 		have[o>>6] |= 1 << (o & 63)
-		if (i+1)%sumStep == 0 || i == len(s.posts)-1 {
+		if (i+1)%s.step == 0 || i == len(s.posts)-1 {
 			s.sums = append(s.sums, slices.Clone(have))
 		}
 	}
@@ -357,7 +390,7 @@ func (s *sorted) bytes() int64 {
 	return n
 }
 
-func freezeWords(leaves []leaf) dictionary {
+func freezeWords(leaves []leaf, width int) dictionary {
 	slices.SortFunc(leaves, func(a, b leaf) int {
 		if c := bytes.Compare(a.str, b.str); c != 0 {
 			return c
@@ -376,6 +409,13 @@ func freezeWords(leaves []leaf) dictionary {
 		d.tails[len(d.tails)-1] = uint32(len(d.posts))
 	}
 	d.text, d.ends, d.tails = slices.Clip(d.text), slices.Clip(d.ends), slices.Clip(d.tails)
+	for i := range d.len() {
+		if slots := d.slots(i, i+1); len(slots)*16 > width && len(slots) > 64 {
+			bits := make([]uint64, (width+63)/64)
+			orList(bits, slots)
+			d.dense = append(d.dense, dense{i, bits})
+		}
+	}
 	return d
 }
 

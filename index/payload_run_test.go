@@ -11,10 +11,11 @@ import (
 // the sums. Method: runs of lengths around multiples of the step, ends anywhere
 // and near the sums, against adding one by one.
 func TestRangesAroundSums(t *testing.T) {
+	const step = 800
 	r := seeded(t, 78)
-	for _, n := range []int{1, 2000, sumStep - 1, sumStep, sumStep + 1, 2*sumStep + 1500, 3 * sumStep} {
+	for _, n := range []int{1, 2000, step - 1, step, step + 1, 2*step + 1500, 3 * step} {
 		for _, single := range []bool{true, false} {
-			slots := r.Perm(3*sumStep + 100)[:n]
+			slots := r.Perm(sumParts * step)[:n]
 			var leaves []leaf
 			for i, o := range slots {
 				leaves = append(leaves, leaf{kind: leafNumber, off: uint16(o), num: number{f: float64(i)}})
@@ -23,7 +24,7 @@ func TestRangesAroundSums(t *testing.T) {
 				leaves = append(leaves, leaf{kind: leafNumber, off: uint16(slots[0]), num: number{f: -1}})
 			}
 			slices.SortFunc(leaves, func(a, b leaf) int { return int(a.off) - int(b.off) })
-			s := freezeNumbers(leaves, 3*sumStep+100)
+			s := freezeNumbers(leaves, sumParts*step)
 			if s.single != single {
 				t.Fatalf("%d numbers: single is %t, want %t", len(leaves), s.single, single)
 			}
@@ -31,7 +32,7 @@ func TestRangesAroundSums(t *testing.T) {
 				if r.IntN(2) == 0 {
 					return r.IntN(len(s.posts) + 1)
 				}
-				return max(0, min(len(s.posts), r.IntN(4)*sumStep+r.IntN(5)-2))
+				return max(0, min(len(s.posts), r.IntN(4)*step+r.IntN(5)-2))
 			}
 			for range 500 {
 				i, j := end(), end()

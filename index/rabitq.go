@@ -40,10 +40,9 @@ type blockset struct {
 	bits   int // of a code: planes * width
 	planes int
 	width  int // elements of a rotated vector that are coded
-	turned int // elements of a rotated vector, a power of two
 	inner  bool
-	signs  [rotations][]uint64 // sign bits of two float32 each
-	centre []float32           // m; nil under Dot
+	centre []float32 // m; nil under Dot
+	rotation
 	// All blocks below covered are those of the graph as of it. poor: estimates
 	// did not tell the neighbours of these vertices apart when that was tried.
 	covered atomic.Uint32
@@ -55,9 +54,6 @@ type blockset struct {
 
 const (
 	lanes = distance.FastScanLanes
-	// rotations by random signs and a Hadamard transform: one leaves sparse
-	// vectors on a lattice.
-	rotations = 2
 	// far is Add of a lane without a neighbour.
 	far = 3e38
 	// entryMiddle is the table entry of zero: elements of a query are -31 to 31,
@@ -82,19 +78,10 @@ func newBlockset(s *codeset, cfg *Config) (*blockset, error) {
 	b := &blockset{codes: s, groups: (links + lanes - 1) / lanes, inner: s.lifted}
 	b.width, b.planes = codeShape(s.dim)
 	b.bits = b.planes * b.width
-	b.turned = 1
-	for b.turned < max(b.width, s.dim) {
-		b.turned *= 2
-	}
+	b.rotation = newRotation(max(b.width, s.dim))
 	var err error
 	if b.rows, err = newArena(b.groups*b.blockBytes(), cfg.maxRows(b.groups*b.blockBytes())); err != nil {
 		return nil, err
-	}
-	for r := range b.signs {
-		b.signs[r] = make([]uint64, b.turned/2)
-		for i := range b.signs[r] {
-			b.signs[r][i] = mix(uint64(r)<<32|uint64(i)) & (1<<63 | 1<<31)
-		}
 	}
 	return b, nil
 }
@@ -116,17 +103,6 @@ func (b *blockset) block(v uint32, group int) []byte {
 // numbers is whose lanes a block has; none where there is none.
 func (b *blockset) numbers(block []byte) *[lanes]uint32 {
 	return (*[lanes]uint32)(unsafe.Pointer(&block[len(block)-4*lanes]))
-}
-
-// rotate replaces v, of length turned, by P v times a constant.
-func (b *blockset) rotate(v []float32) {
-	words := unsafe.Slice((*uint64)(unsafe.Pointer(&v[0])), len(v)/2)
-	for r := range b.signs {
-		for i, s := range b.signs[r][:len(words)] {
-			words[i] ^= s
-		}
-		distance.Hadamard(v)
-	}
 }
 
 // turn writes P(u - m) of a vertex's codes.

@@ -43,26 +43,24 @@ func (b *blockset) touch(v uint32) {
 	}
 }
 
-// findCentre takes the mean of codes, a function of the codec's training.
-func (b *blockset) findCentre() {
-	s := b.codes
-	if b.inner || b.centre != nil {
-		return
-	}
+// mean is that of codes, a function of the codec's training; as many elements of
+// rows as asked for.
+func (s *codeset) mean(dim int) []float32 {
 	n := max(s.trained, 1)
 	step := max(1, n/centreSample)
-	sums := make([]int, s.dim)
+	sums := make([]int, dim)
 	count := 0
 	for v := uint32(0); v < n; v += step {
-		for i, u := range s.row(v)[:s.dim] {
+		for i, u := range s.row(v)[:dim] {
 			sums[i] += int(u)
 		}
 		count++
 	}
-	b.centre = make([]float32, s.dim)
+	out := make([]float32, dim)
 	for i, sum := range sums {
-		b.centre[i] = float32(sum / count)
+		out[i] = float32(sum / count)
 	}
+	return out
 }
 
 // refresh brings the blocks of the vertices below n to what the rows are.
@@ -73,7 +71,9 @@ func (b *builder) refresh(n uint32) {
 		return
 	}
 	set := codes.blocks
-	set.findCentre()
+	if set.centre == nil && !set.inner {
+		set.centre = codes.mean(codes.dim)
+	}
 	set.grow(n)
 	const part = 16
 	var words []int

@@ -205,6 +205,7 @@ func (b *builder) restore(c *checkpoint, e *earlyCodes) error {
 		}
 		codes.grow(int(n))
 		b.parallel(int(n), func(_ *buildWorker, i int) { codes.add(g, uint32(i)) })
+		b.sketch(codes, 0, n)
 		g.codes.Store(codes)
 	}
 	graph.entry.Store(c.Entry)

@@ -146,6 +146,46 @@ func (v *sight) next(u, to uint32) uint32 {
 	return to
 }
 
+// gather appends vertices of [u, to) that may be returned to ids, in order, until
+// there may be no room for 64 more. It returns where it stopped.
+func (v *sight) gather(u, to uint32, ids []uint32) ([]uint32, uint32) {
+	end := to
+	to = min(to, v.bound)
+	for u < to && len(ids)+64 <= cap(ids) {
+		w := ^uint64(0)
+		if v.bits != nil {
+			w = v.bits[u>>6]
+		}
+		w &= ^uint64(0) << (u & 63)
+		word := u &^ 63
+		u = word + 64
+		if u > to {
+			w &= 1<<(to&63) - 1
+			u = to
+		}
+		n := len(ids)
+		ids = ids[:n+bits.OnesCount64(w)]
+		for ; w != 0; w &= w - 1 {
+			ids[n] = word + uint32(bits.TrailingZeros64(w))
+			n++
+		}
+	}
+	if v.anyDead {
+		n := 0
+		for _, w := range ids {
+			if d := v.g.deadIndex(w); d == 0 || d > v.applied {
+				ids[n] = w
+				n++
+			}
+		}
+		ids = ids[:n]
+	}
+	if u >= to {
+		u = end
+	}
+	return ids, u
+}
+
 // request is one search under way. Its results are s.results, candidates in any
 // order.
 type request struct {
@@ -230,6 +270,9 @@ func (r *request) scanCovered(covered uint32) error {
 	if r.codes != nil && !r.lossless {
 		limit = max(r.ef, 2*r.q.K)
 	}
+	if k := r.sketches(); k != nil {
+		return r.scanSketches(k, covered, limit)
+	}
 	return r.scan(0, covered, limit)
 }
 
@@ -244,16 +287,21 @@ const (
 )
 
 // What the ways cost, in comparisons of a scan; all were timed. A walk compares
-// some 300 vertices and 13 more for each in its list, and each costs it more. A
-// walk over matches alone looks at the neighbours of neighbours.
+// some 300 vertices and 4 to 14 more for each that it expands, and each costs it
+// more. A walk over matches alone looks at the neighbours of neighbours.
 const (
 	walkStart   = 300
-	walkStep    = 13
-	walkDearer  = 2
-	hopsCompare = 0.2 // a neighbour's neighbour
+	walkStep    = 8
+	walkDearer  = 3
+	hopsCompare = 0.2  // a neighbour's neighbour
+	sketchCosts = 0.55 // a look at a sketch, with the comparison that may follow
+	shortCosts  = 0.7  // the comparison of a row of up to two cache lines
 	// scanRather is how many times what a walk without a filter costs a scan may
 	// cost, whatever a walk with one is hoped to: a scan is sure to find all.
-	scanRather = 1.5
+	scanRather = 1
+	// scanLate is the same for a scan that a walk has begun instead of and is to be
+	// given up for.
+	scanLate = 0.75
 	// wideShare is by how many times the rank at which the K-th match is to be
 	// expected a list is made longer; wideEnd is the part of the list within which
 	// it has to be.
@@ -274,16 +322,32 @@ func (r *request) choosePlan(covered uint32, share float64) (wide int, by way) {
 		return 0, wayPlain
 	}
 	longer := r.ef + int(wideShare*float64(r.q.K)*(1/share-1))
-	walk := walkDearer * float64(walkStart+walkStep*longer)
+	walk := walkCost(min(float64(longer), r.expands(share)))
 	matching := r.matchingCost()
-	switch scan := float64(r.matching); {
-	case scan <= min(walk, matching), scan <= scanRather*walkDearer*float64(walkStart+walkStep*r.ef):
+	switch scan := r.scanCost(); {
+	case scan <= min(walk, matching), scan <= scanRather*walkCost(float64(r.ef)):
 		return 0, wayScan
 	case walk <= matching && longer <= maxWide:
 		return longer, wayWide
 	default:
 		return 0, wayMatching
 	}
+}
+
+// scanCost is what a scan of the matches costs.
+func (r *request) scanCost() float64 {
+	switch {
+	case r.sketches() != nil:
+		return sketchCosts * float64(r.matching)
+	case r.codes != nil && r.codes.stride <= 128:
+		return shortCosts * float64(r.matching)
+	}
+	return float64(r.matching)
+}
+
+// walkCost is what a walk costs that expands so many vertices.
+func walkCost(expands float64) float64 {
+	return walkDearer * (walkStart + float64(walkStep*expands))
 }
 
 // matchingCost is what a walk over matches alone costs.
@@ -347,29 +411,94 @@ func (r *request) plain() error {
 
 // wide walks without a look at what matches, with a list so long that enough of
 // it should. It is right wherever the matches are as long as the K-th of them is
-// well within the list; if it is not, they are where the query is not.
+// well within the list; if it is not, they are where the query is not. The walk
+// ends when it has expanded as many candidates as one without a filter, and half
+// as many more as the K-th match is behind the K-th.
 func (r *request) wide(covered uint32, share float64, ef int) error {
 	s := r.s
 	r.enter(ef)
-	if err := s.walk(r.g.graph, 0, r.graphed, r.ctx); err != nil {
-		return err
-	}
-	last := 0 // rank of the K-th match
-	for i, c := range s.pool.items {
-		if r.see.match(candidateVertex(c)) {
-			if s.results = append(s.results, c); len(s.results) == r.q.K {
-				last = i + 1
-			}
+	met := s.visited
+	for steps := 0; s.walkOn(r.g.graph, 0, r.graphed, wideSteps); {
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+		if steps += wideSteps; steps == scoutSteps && r.ratherScan(share, ef, float64(s.visited-met)/scoutSteps) {
+			return r.scanCovered(covered)
+		}
+		if last := r.rank(s.pool.next); last > 0 && s.pool.next >= r.ef+(last-r.q.K)/2 {
+			break
 		}
 	}
-	if len(s.results) >= r.q.K && float64(last) <= wideEnd*float64(ef) {
+	if last := r.rank(len(s.pool.items)); last > 0 && float64(last) <= wideEnd*float64(ef) {
+		for _, c := range s.pool.items {
+			if r.see.match(candidateVertex(c)) {
+				s.results = append(s.results, c)
+			}
+		}
 		return nil
 	}
-	s.results = s.results[:0]
-	if float64(r.matching) <= r.matchingCost() {
+	if r.scanCost() <= r.matchingCost() {
 		return r.scanCovered(covered)
 	}
 	return r.matchingOnly(covered, share)
+}
+
+// expands is how many vertices a wide walk expands where such a share matches.
+func (r *request) expands(share float64) float64 {
+	return float64(r.ef) + float64(r.q.K)*(1/share-1)/2
+}
+
+// Of a wide walk: how many vertices are expanded between two looks at what was
+// found, and before it is judged whether to go on.
+const (
+	wideSteps  = 8
+	scoutSteps = 24
+)
+
+// ratherScan reports whether a scan costs less than to go on with a wide walk that
+// met so many vertices by each one expanded, of which some matched.
+func (r *request) ratherScan(share float64, ef int, met float64) bool {
+	hits := r.hits()
+	seen := float64(len(r.s.seen.touched))
+	here := (hits + 1) / (seen + 1/share) // as share as long as there is nothing to go by
+	rest := walkDearer * met * (r.expands(here) - scoutSteps)
+	if float64(r.q.K)/here > wideEnd*float64(ef) {
+		if r.apart(share) && r.matching <= apartLimit {
+			return true
+		}
+		rest = r.matchingCost()
+	}
+	return r.scanCost() <= scanLate*rest
+}
+
+// rank is that of the K-th match among the first n candidates, from one; zero if
+// there is none.
+func (r *request) rank(n int) int {
+	found := 0
+	for i, c := range r.s.pool.items[:n] {
+		if r.see.match(candidateVertex(c)) {
+			if found++; found == r.q.K {
+				return i + 1
+			}
+		}
+	}
+	return 0
+}
+
+// hits is how many of the vertices that a walk has seen match.
+func (r *request) hits() (hits float64) {
+	for _, v := range r.s.seen.touched {
+		if r.see.match(v) {
+			hits++
+		}
+	}
+	return hits
+}
+
+// apart reports whether matches are few among the vertices that a walk has seen.
+func (r *request) apart(share float64) bool {
+	expected := share * float64(len(r.s.seen.touched))
+	return expected >= 8 && r.hits() < expected/4
 }
 
 // walkAll fills the pool with the ef nearest vertices, whether or not they match.
@@ -436,22 +565,21 @@ func (r *request) matchingOnly(covered uint32, share float64) error {
 		return err
 	}
 	s.near = s.near[:0]
-	hits := 0
 	for _, c := range s.pool.items {
 		if v := candidateVertex(c); r.see.match(v) {
 			s.near = append(s.near, v)
 		}
 	}
 	for _, v := range s.seen.touched {
+		if len(s.near) == 2*seeds {
+			break
+		}
 		if r.see.match(v) {
-			hits++
-			if len(s.near) < 2*seeds {
-				s.near = append(s.near, v)
-			}
+			s.near = append(s.near, v)
 		}
 	}
 	ef := r.ef
-	if expected := share * float64(len(s.seen.touched)); expected >= 8 && float64(hits) < expected/4 {
+	if r.apart(share) {
 		if r.matching <= apartLimit {
 			return r.scanCovered(covered)
 		}
@@ -499,12 +627,9 @@ func (r *request) scan(from, to uint32, limit int) error {
 	s.pool.items = append(s.pool.items, s.results[:min(len(s.results), limit)]...)
 	out := s.out[:cap(s.out)]
 	for v := from; v < to; {
-		ids := s.ids[:0]
-		for v = r.see.next(v, to); v < to; v = r.see.next(v+1, to) {
-			if len(ids) == block {
-				break
-			}
-			ids = append(ids, v)
+		var ids []uint32
+		if ids, v = r.see.gather(v, to, s.ids[:0:block]); len(ids) == 0 {
+			continue
 		}
 		if err := r.ctx.Err(); err != nil {
 			return err
@@ -517,17 +642,23 @@ func (r *request) scan(from, to uint32, limit int) error {
 			}
 		}
 		s.measure.keys(rows, out)
-		r.stats.Scanned += len(ids)
-		bound := s.pool.bound()
-		for i, u := range ids {
-			if c := candidate(out[i], u); c < bound {
-				s.pool.insert(c)
-				bound = s.pool.bound()
-			}
-		}
+		r.offer(ids, out)
 	}
 	s.results = append(s.results[:0], s.pool.items...)
 	return nil
+}
+
+// offer puts those of the vertices compared into the pool that are near enough.
+func (r *request) offer(ids, keys []uint32) {
+	p := &r.s.pool
+	r.stats.Scanned += len(ids)
+	bound := p.bound()
+	for i, u := range ids {
+		if c := candidate(keys[i], u); c < bound {
+			p.insert(c)
+			bound = p.bound()
+		}
+	}
 }
 
 // rescoreBlock is how many candidates are compared in full at a time.

@@ -29,6 +29,7 @@ type scratch struct {
 	local     []uint32
 	found     pool
 	estimator estimator // of a walk on blocks
+	sketcher  sketcher  // of a scan of sketches
 	// Of filters: a bit per vertex, and what evaluates them.
 	bits      []uint64
 	evaluator evaluator
@@ -77,15 +78,25 @@ func (s *scratch) descend(g *graph, entry uint32, top, stop int, limit uint32) u
 // walk expands candidates of the pool until all in it are expanded. The pool
 // holds the way in, and what is in it is marked as seen.
 func (s *scratch) walk(g *graph, layer int, limit uint32, ctx context.Context) error {
-	s.need(g.m0)
-	out := s.out[:cap(s.out)]
-	for steps := 1; ; steps++ {
-		c, ok := s.pool.pop()
-		if !ok {
+	for {
+		if more := s.walkOn(g, layer, limit, 64); !more {
 			return nil
 		}
-		if ctx != nil && steps%64 == 0 && ctx.Err() != nil {
+		if ctx != nil && ctx.Err() != nil {
 			return ctx.Err()
+		}
+	}
+}
+
+// walkOn expands so many candidates at most and reports whether there may be
+// more.
+func (s *scratch) walkOn(g *graph, layer int, limit uint32, steps int) (more bool) {
+	s.need(g.m0)
+	out := s.out[:cap(s.out)]
+	for range steps {
+		c, ok := s.pool.pop()
+		if !ok {
+			return false
 		}
 		if c, ok := s.pool.peek(); ok {
 			distance.Prefetch(g.row(candidateVertex(c), layer))
@@ -104,6 +115,7 @@ func (s *scratch) walk(g *graph, layer int, limit uint32, ctx context.Context) e
 			}
 		}
 	}
+	return true
 }
 
 // walkThrough is walk for a predicate that most vertices pass: others lead on

@@ -71,18 +71,20 @@ func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 	}
 }
 
-// hammingRows has no AVX2 version: rows are a few dozen words, for which the
-// POPCNT that the compiler makes of bits.OnesCount64 is as fast as counting by
-// shuffles. The same goes for dotBits4Rows.
 func hammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
 	switch {
 	case useAVX512:
 		hammingRowsAVX512(query, base, stride, ids, out)
+	case useAVX2:
+		hammingRowsAVX2(query, base, stride, ids, out)
 	default:
 		hammingRowsGeneric(query, base, stride, ids, out)
 	}
 }
 
+// dotBits4Rows has no AVX2 version: rows are a few dozen words, for which the
+// POPCNT that the compiler makes of bits.OnesCount64 is nearly as fast as counting
+// by shuffles.
 func dotBits4Rows(query, base []uint64, stride int, ids []uint32, out []int32) {
 	switch {
 	case useAVX512:
@@ -192,6 +194,9 @@ func dotU8S8RowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []
 
 //go:noescape
 func hammingRowsAVX512(query, base []uint64, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func hammingRowsAVX2(query, base []uint64, stride int, ids []uint32, out []int32)
 
 //go:noescape
 func dotBits4RowsAVX512(query, base []uint64, stride int, ids []uint32, out []int32)
