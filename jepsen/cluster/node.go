@@ -99,6 +99,10 @@ func (n *Node) args() []string {
 func (n *Node) Start() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	return n.startLocked()
+}
+
+func (n *Node) startLocked() error {
 	if n.proc != nil {
 		return nil
 	}
@@ -149,19 +153,20 @@ func (n *Node) ClockFile() string { return filepath.Join(n.c.cfg.Dir, "logs", n.
 // service manager would, and says whether it did.
 func (n *Node) Supervise() (bool, error) {
 	n.mu.Lock()
-	crashed := n.proc == nil && n.crashed
-	n.mu.Unlock()
-	if !crashed {
+	defer n.mu.Unlock()
+	if n.proc != nil || !n.crashed {
 		return false, nil
 	}
-	return true, n.Start()
+	return true, n.startLocked()
 }
 
-// signal sends sig to the process, if there is one.
+// signal sends sig to the process, if there is one. After the last one, which is
+// to end it, nobody starts it again but by Start.
 func (n *Node) signal(sig syscall.Signal, last bool) *process {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.proc == nil {
+		n.crashed = n.crashed && !last
 		return nil
 	}
 	n.proc.wanted = n.proc.wanted || last
