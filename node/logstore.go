@@ -66,6 +66,9 @@ func openLogDir(dir, kind string, log hclog.Logger) (closableLogStore, error) {
 	}
 	switch kind {
 	case logStoreWAL:
+		if err := boltWhole(filepath.Join(dir, metadb.FileName)); err != nil {
+			return nil, fmt.Errorf("node: open log %s: %s: %w; remove this node's data directory and let it rejoin", dir, metadb.FileName, err)
+		}
 		meta := &metadb.BoltMetaDB{}
 		fsys := storage.Disk()
 		if mutants.SkipFsync {
@@ -110,6 +113,9 @@ func openStable(fsys storage.FS, groupDir string) (closableStable, error) {
 }
 
 func openBolt(path string, noSync bool) (*raftboltdb.BoltStore, error) {
+	if err := boltWhole(path); err != nil {
+		return nil, fmt.Errorf("node: open %s: %w; remove this node's data directory and let it rejoin", path, err)
+	}
 	b, err := raftboltdb.New(raftboltdb.Options{
 		Path:   path,
 		NoSync: noSync,
