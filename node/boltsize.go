@@ -42,7 +42,8 @@ func boltWhole(path string) error {
 	}
 	var newest, need uint64
 	b := make([]byte, boltHeaderEnd)
-	for at := int64(0); at < 2*64<<10; {
+	at := int64(0)
+	for range 2 {
 		if _, err := f.ReadAt(b, at); err != nil {
 			if err == io.EOF {
 				break
@@ -55,9 +56,6 @@ func boltWhole(path string) error {
 		size := uint64(binary.LittleEndian.Uint32(b[boltPageSizeAt:]))
 		if tx := binary.LittleEndian.Uint64(b[boltTxAt:]); tx >= newest {
 			newest, need = tx, size*binary.LittleEndian.Uint64(b[boltPagesAt:])
-		}
-		if at > 0 || size == 0 {
-			break
 		}
 		at = int64(size)
 	}
