@@ -22,9 +22,7 @@ func (x *Index) build() {
 			current = newBuilder(g, x.cfg.Workers)
 			current.pace = &x.pace
 		}
-		x.mu.Lock()
-		g := x.next
-		x.mu.Unlock()
+		g := x.successor()
 		switch {
 		case g == nil:
 			next = nil

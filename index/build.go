@@ -193,8 +193,8 @@ func (b *builder) encode(from, to uint32) bool {
 			clipped.Add(1)
 		}
 	})
-	b.sketch(codes, from, to)
 	if clipped.Load()*8 <= int64(to-from) {
+		b.sketch(codes, from, to)
 		return true
 	}
 	// A sample of all may hardly know the newcomers. Widening by half each time

@@ -321,12 +321,14 @@ func (x *Index) Status() Status {
 
 // replaced reports whether another graph is to take the place of this one.
 func (x *Index) replaced(g *generation) bool {
-	if g.poor.Load() {
-		return true
-	}
+	return g.poor.Load() || x.successor() != nil
+}
+
+// successor is the generation that is to take the current one's place; nil mostly.
+func (x *Index) successor() *generation {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.next != nil
+	return x.next
 }
 
 // discarded reports whether a graph is given up for one of the same vectors
@@ -337,9 +339,8 @@ func (x *Index) discarded(g *generation) bool {
 	if g.poor.Load() {
 		return true
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	return x.next != nil && x.next.id == g.id
+	next := x.successor()
+	return next != nil && next.id == g.id
 }
 
 func (x *Index) memory(g *generation) Memory {

@@ -463,7 +463,7 @@ func (r *request) ratherScan(share float64, ef int, met float64) bool {
 	here := (hits + 1) / (seen + 1/share) // as share as long as there is nothing to go by
 	rest := walkDearer * met * (r.expands(here) - scoutSteps)
 	if float64(r.q.K)/here > wideEnd*float64(ef) {
-		if r.apart(share) && r.matching <= apartLimit {
+		if r.apart(share, hits) && r.matching <= apartLimit {
 			return true
 		}
 		rest = r.matchingCost()
@@ -495,10 +495,10 @@ func (r *request) hits() (hits float64) {
 	return hits
 }
 
-// apart reports whether matches are few among the vertices that a walk has seen.
-func (r *request) apart(share float64) bool {
+// apart reports whether so many hits are few among the vertices that a walk has seen.
+func (r *request) apart(share, hits float64) bool {
 	expected := share * float64(len(r.s.seen.touched))
-	return expected >= 8 && r.hits() < expected/4
+	return expected >= 8 && hits < expected/4
 }
 
 // walkAll fills the pool with the ef nearest vertices, whether or not they match.
@@ -579,7 +579,7 @@ func (r *request) matchingOnly(covered uint32, share float64) error {
 		}
 	}
 	ef := r.ef
-	if r.apart(share) {
+	if r.apart(share, r.hits()) {
 		if r.matching <= apartLimit {
 			return r.scanCovered(covered)
 		}
