@@ -243,20 +243,24 @@ var errCut = errors.New("link is cut")
 func (p *partNet) of(from string) Net {
 	return Net{Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		p.mu.Lock()
-		to := p.names[addr]
-		cut := p.cut[[2]string{from, to}]
+		link := [2]string{from, p.names[addr]}
+		cut := p.cut[link]
 		p.mu.Unlock()
 		if cut {
-			return nil, fmt.Errorf("dial %s: %w", to, errCut)
+			return nil, fmt.Errorf("dial %s: %w", link[1], errCut)
 		}
 		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 		if err != nil {
 			return nil, err
 		}
-		pc := &partConn{c, p, [2]string{from, to}}
+		pc := &partConn{c, p, link}
 		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.cut[link] { // since the look above: set has not seen this one
+			c.Close()
+			return nil, fmt.Errorf("dial %s: %w", link[1], errCut)
+		}
 		p.conns[pc] = struct{}{}
-		p.mu.Unlock()
 		return pc, nil
 	}}
 }

@@ -270,10 +270,11 @@ func TestSnapshotThatTheStateCoversButTheLogDoesNot(t *testing.T) {
 // A node that finds no leader for long gives candidates more time, and goes
 // back to the configured time-out once there is a leader.
 func TestElectionsAreCalmedAndSpedUpAgain(t *testing.T) {
-	c := startCluster(t, 3, func(cfg *Config) { cfg.HeartbeatTimeout = 60 * time.Millisecond })
+	const base = 60 * time.Millisecond
+	c := startCluster(t, 3, func(cfg *Config) { cfg.HeartbeatTimeout = base })
 	f := c.follower()
 	timeout := func() time.Duration { return f.g.core.Load().r.ReloadableConfig().ElectionTimeout }
-	base := timeout()
+	c.wait("the member to follow", func() bool { return timeout() == base && f.Ready() == nil })
 	c.net.isolate(f.ID(), true)
 	c.wait("a longer time-out", func() bool { return timeout() > base })
 	c.net.isolate(f.ID(), false)
