@@ -23,8 +23,9 @@ func newBench() *cobra.Command {
 		Short: "Measure: index, writes, reads, searches, imports, failover",
 		Long: `bench measures. ann measures the index in this process; the others measure a
 cluster through its API: a local one of three processes with real fsync that is
-made for the run, or the one that --endpoints names. Compare runs only if they
-alternate on one idle machine.`,
+made for the run, or the one that --endpoints names. The local one uses TLS
+between its nodes and to clients as production does, unless --plaintext is given.
+Compare runs only if they alternate on one idle machine.`,
 	}
 	cmd.AddCommand(newBenchANN(), newBenchWrite(), newBenchRead(), newBenchSearch(), newBenchImport(), newBenchFiltered(), newBenchFailover())
 	return cmd
@@ -69,7 +70,7 @@ func (b *benchCluster) open(ctx context.Context, flags ...string) (t *benchTarge
 		}
 		return &benchTarget{cl: cl, endpoints: cfg.Endpoints}, cl.Close, nil
 	}
-	cluster, stop, err := startLocal(ctx, localcluster.Options{Dir: b.dir, Nodes: b.nodes, Flags: flags})
+	cluster, stop, err := startLocal(ctx, localcluster.Options{Dir: b.dir, Nodes: b.nodes, Flags: flags, Plaintext: b.conn.plaintext})
 	if err != nil {
 		return nil, nil, err
 	}

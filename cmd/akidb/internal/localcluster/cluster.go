@@ -36,6 +36,9 @@ type Options struct {
 	Dir    string   // keeps everything; made if it is not there
 	Nodes  int      // 0: as many as Dir holds, or three
 	Flags  []string // further flags of `akidb serve`
+	// Plaintext leaves out TLS, between nodes and to clients: to measure what it
+	// costs, or beside a database that runs without.
+	Plaintext bool
 	// Prepare, if not nil, is called before each node's first start.
 	Prepare func(*Node) error
 	// Ended, if not nil, is called when a node ends without being asked to, from a
@@ -225,6 +228,9 @@ func (c *Cluster) Endpoints() []string {
 
 // ClientConfig reaches the cluster; the caller changes what it needs.
 func (c *Cluster) ClientConfig() (client.Config, error) {
+	if c.opt.Plaintext {
+		return client.Config{Endpoints: c.Endpoints()}, nil
+	}
 	conf, err := certs.ClientTLS(c.CACert)
 	return client.Config{Endpoints: c.Endpoints(), TLS: conf}, err
 }

@@ -82,8 +82,12 @@ func (n *Node) Start() error {
 		"--gossip-addr", n.Gossip,
 		// The nodes share this machine's cores, so each builds with its share.
 		"--index-workers", fmt.Sprint(max(1, runtime.NumCPU()/len(c.Nodes))),
-		"--peers", c.peers(), "--bootstrap-expect", fmt.Sprint(c.founders()),
-		"--tls-cert", filepath.Join(n.home(), n.ID+".crt"), "--tls-key", filepath.Join(n.home(), n.ID+".key"), "--tls-ca", c.CACert}
+		"--peers", c.peers(), "--bootstrap-expect", fmt.Sprint(c.founders())}
+	if c.opt.Plaintext {
+		args = append(args, "--insecure-dev")
+	} else {
+		args = append(args, "--tls-cert", filepath.Join(n.home(), n.ID+".crt"), "--tls-key", filepath.Join(n.home(), n.ID+".key"), "--tls-ca", c.CACert)
+	}
 	log, err := os.OpenFile(n.LogPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
