@@ -152,13 +152,13 @@ func (c *call) attempt(ctx context.Context, e *endpoint, out proto.Message) (sen
 		})()
 	}
 	if c.m.kind == read {
-		err = e.conn().Invoke(ctx, c.m.name, c.req, out)
+		err = e.invoke(ctx, c.m.name, c.req, out)
 		return true, givenUp(err, &lost)
 	}
 	defer time.AfterFunc(slowAttempt, c.k.checkAll).Stop()
 	var p peer.Peer // set once a connection carries the request
 	var trailer metadata.MD
-	err = e.conn().Invoke(ctx, c.m.name, c.req, out, grpc.Peer(&p), grpc.Trailer(&trailer))
+	err = e.invoke(ctx, c.m.name, c.req, out, grpc.Peer(&p), grpc.Trailer(&trailer))
 	c.k.noteTrailer(e, trailer)
 	return p.Addr != nil, givenUp(err, &lost)
 }

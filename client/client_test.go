@@ -697,3 +697,55 @@ func TestOpenRefusesBadConfig(t *testing.T) {
 		}
 	}
 }
+
+// Calls of one client spread over its connections only as far as they meet: a lone
+// caller stays on one, and none waits behind another call while a connection is
+// idle. After one failed, another is preferred.
+func TestIdlestConnectionIsTaken(t *testing.T) {
+	fc := newFakeCluster(t, 1)
+	n := fc.nodes[0]
+	c := fc.open(t, func(cfg *Config) { cfg.ConnsPerEndpoint, cfg.Pin = 4, true })
+	dials := func() int {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.dials
+	}
+	put := func() {
+		t.Helper()
+		if _, err := c.Upsert(t.Context(), &collectionv1.UpsertRequest{CollectionId: "c", DocId: "d"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		put()
+	}
+	if d := dials(); d != 1 {
+		t.Errorf("a lone caller used %d connections", d)
+	}
+	n.inject(fault{err: status.Error(codes.Unavailable, "no")})
+	put()
+	if d := dials(); d != 2 {
+		t.Errorf("%d connections after one call failed", d)
+	}
+	for want := 2; want <= 4; want++ {
+		served := n.count()
+		n.inject(fault{hang: true})
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := c.Upsert(ctx, &collectionv1.UpsertRequest{CollectionId: "c", DocId: "d"}); err == nil {
+				t.Error("a call that was never answered succeeded")
+			}
+		})
+		defer wg.Wait()
+		defer cancel()
+		waitFor(t, func() bool { return n.count() > served })
+		if d := dials(); d != want {
+			t.Errorf("%d calls under way on %d connections", want-1, d)
+		}
+	}
+	put()
+	if d := dials(); d != 4 {
+		t.Errorf("%d connections, with 4 allowed", d)
+	}
+}

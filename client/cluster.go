@@ -62,7 +62,7 @@ func askOne[T any, P message[T], R message[S], S any](ctx context.Context, c *Cl
 		return nil, cl.fail(verdict{code: codes.InvalidArgument, class: Permanent}, errUnknownEndpoint(addr))
 	}
 	out := P(new(T))
-	if err := cl.last.conn().Invoke(ctx, m.name, req, out); err != nil {
+	if err := cl.last.invoke(ctx, m.name, req, out); err != nil {
 		return nil, cl.fail(judge(err, true), err)
 	}
 	return out, nil

@@ -11,10 +11,12 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
@@ -25,8 +27,8 @@ import (
 type endpoint struct {
 	addr       string
 	serverName string // of a DNS endpoint: the name looked up
-	conns      []*grpc.ClientConn
-	next       atomic.Uint32 // which connection is next
+	conns      []*conn
+	first      atomic.Uint32 // the connection preferred among equally busy ones
 
 	inflight  atomic.Int64
 	rtt       atomic.Int64           // ns, smoothed; 0: never measured
@@ -38,6 +40,12 @@ type endpoint struct {
 	kick   chan struct{} // capacity 1: check now
 	cancel context.CancelFunc
 	done   chan struct{}
+}
+
+// conn is a connection and the calls under way on it.
+type conn struct {
+	*grpc.ClientConn
+	calls atomic.Int64
 }
 
 // ending ends the attempts that began under it.
@@ -74,7 +82,7 @@ func (k *core) newEndpoint(t target) (*endpoint, error) {
 			e.closeConns()
 			return nil, err
 		}
-		e.conns = append(e.conns, cc)
+		e.conns = append(e.conns, &conn{ClientConn: cc})
 	}
 	ctx, cancel := context.WithCancel(k.ctx)
 	e.cancel = cancel
@@ -105,6 +113,10 @@ func (k *core) dialOptions(serverName string) []grpc.DialOption {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
 			MinConnectTimeout: 2 * time.Second,
 		}),
+		// Of fixed size, since the estimate of a connection's product of bandwidth and
+		// delay costs a ping and its answer for each lone message.
+		grpc.WithStaticStreamWindowSize(streamWindow),
+		grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 5 * time.Second}),
 		// Retries are ours: they know the request id and the error's class.
 		grpc.WithDisableRetry(),
@@ -132,11 +144,33 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 
 func (b bearer) RequireTransportSecurity() bool { return b.secure }
 
-func (e *endpoint) conn() *grpc.ClientConn {
-	if len(e.conns) == 1 {
-		return e.conns[0]
+// invoke makes a call on the connection with the fewest under way. A lone caller
+// stays on one, whose goroutines and buffers are warm; a large message delays
+// nobody who finds another. After a connection failed another one is preferred.
+func (e *endpoint) invoke(ctx context.Context, method string, req, out any, opts ...grpc.CallOption) error {
+	c := e.idlest()
+	c.calls.Add(1)
+	defer c.calls.Add(-1)
+	err := c.Invoke(ctx, method, req, out, opts...)
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded:
+		e.first.Add(1)
 	}
-	return e.conns[int(e.next.Add(1))%len(e.conns)]
+	return err
+}
+
+func (e *endpoint) idlest() *conn {
+	n := uint32(len(e.conns))
+	first := e.first.Load() % n
+	best := e.conns[first]
+	least := best.calls.Load()
+	for i := uint32(1); i < n && least > 0; i++ {
+		c := e.conns[(first+i)%n]
+		if calls := c.calls.Load(); calls < least {
+			best, least = c, calls
+		}
+	}
+	return best
 }
 
 // close stops the health checks, waits for them, and closes the connections.
@@ -221,7 +255,7 @@ func (k *core) probe(ctx context.Context, e *endpoint) {
 	defer cancel()
 	var st clusterv1.StatusResponse
 	began := time.Now()
-	err := e.conns[0].Invoke(ctx, clusterv1.ClusterService_Status_FullMethodName, &clusterv1.StatusRequest{}, &st)
+	err := e.invoke(ctx, clusterv1.ClusterService_Status_FullMethodName, &clusterv1.StatusRequest{}, &st)
 	took := time.Since(began)
 	if err != nil {
 		if v := judge(err, true); v.class == Permanent {

@@ -26,6 +26,11 @@ const (
 	// maxMessageBytes is above the 32 MiB of a batch, with room for framing.
 	maxMessageBytes = 64 << 20
 
+	// What may be under way to the client before it has read it, of one call and of
+	// one connection.
+	streamWindow = 4 << 20
+	connWindow   = 8 << 20
+
 	// Backoff between attempts. While a new leader is being elected the wait
 	// stays short, since it is the gap that callers see.
 	minBackoff       = 4 * time.Millisecond

@@ -50,7 +50,11 @@ const (
 	maxSendBytes    = 256 << 20
 	maxHeaderBytes  = 64 << 10
 	maxStreams      = 4_096 // of one connection
-	streamWorkers   = 256   // beyond them a call gets a goroutine of its own
+	// What may be under way to the server before it has read it, of one call and of
+	// one connection.
+	streamWindow  = 4 << 20
+	connWindow    = 8 << 20
+	streamWorkers = 256 // beyond them a call gets a goroutine of its own
 
 	defaultScrollLimit  = 100
 	defaultMaxInFlight  = 4_096

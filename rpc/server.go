@@ -118,6 +118,10 @@ func newGRPC(cfg Config, g *guard) *grpc.Server {
 		// their grown stacks instead of growing new ones call by call.
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.SharedWriteBuffer(true),
+		// Of fixed size, since the estimate of a connection's product of bandwidth and
+		// delay costs a ping and its answer for each lone message.
+		grpc.StaticStreamWindowSize(streamWindow),
+		grpc.StaticConnWindowSize(connWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 	}
