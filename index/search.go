@@ -418,6 +418,7 @@ func (r *request) wide(covered uint32, share float64, ef int) error {
 	s := r.s
 	r.enter(ef)
 	met := s.visited
+	look := r.ef // at what was found, next: it takes as long as the list is
 	for steps := 0; s.walkOn(r.g.graph, 0, r.graphed, wideSteps); {
 		if err := r.ctx.Err(); err != nil {
 			return err
@@ -425,9 +426,13 @@ func (r *request) wide(covered uint32, share float64, ef int) error {
 		if steps += wideSteps; steps == scoutSteps && r.ratherScan(share, ef, float64(s.visited-met)/scoutSteps) {
 			return r.scanCovered(covered)
 		}
+		if s.pool.next < look {
+			continue
+		}
 		if last := r.rank(s.pool.next); last > 0 && s.pool.next >= r.ef+(last-r.q.K)/2 {
 			break
 		}
+		look = s.pool.next + s.pool.next/32
 	}
 	if last := r.rank(len(s.pool.items)); last > 0 && float64(last) <= wideEnd*float64(ef) {
 		for _, c := range s.pool.items {
