@@ -54,6 +54,7 @@ type group struct {
 	// entry of its own; 0 before.
 	established atomic.Uint64
 	member      atomic.Bool // admitted or bootstrapped: may vote and store
+	hastening   atomic.Bool // hasten runs
 
 	leadership chan struct{} // poked when leader, term or core may have changed
 	onLeader   func(ctx context.Context)
@@ -111,6 +112,7 @@ type raftCore struct {
 	running atomic.Pointer[raft.Raft]
 	pending atomic.Int64  // futures that answer waits for
 	ended   chan struct{} // closed when Raft's goroutines are gone
+	confMu  sync.Mutex    // held from reading r's reloadable configuration to writing it
 }
 
 // replicatesTo reports whether this node leads in a term and has a member, or
@@ -288,9 +290,7 @@ func (g *group) calmElections(c *raftCore) {
 	base := g.cfg.ElectionTimeout
 	now, since := base, time.Now()
 	set := func(d time.Duration) {
-		conf := c.r.ReloadableConfig()
-		conf.ElectionTimeout = d
-		if err := c.r.ReloadConfig(conf); err != nil {
+		if err := c.setElectionTimeout(d); err != nil {
 			g.log.Warn("election time-out not changed", "err", err)
 			return
 		}
@@ -425,6 +425,9 @@ func (g *group) admit(ls *logStore, rpc raft.RPC, forward func(raft.RPC)) bool {
 			rpc.Respond(nil, ErrClosed)
 		}
 		return false
+	}
+	if _, ok := rpc.Command.(*raft.RequestPreVoteRequest); ok {
+		g.hasten()
 	}
 	if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
 		// The answer counts what this node holds.

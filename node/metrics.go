@@ -19,6 +19,7 @@ type metrics struct {
 	proposeSeconds, entryCommands         prometheus.Histogram
 	appendSeconds                         prometheus.Histogram
 	appendBytes, logFailures, leaderships prometheus.Counter
+	hastened                              prometheus.Counter
 	readWait                              *prometheus.HistogramVec
 }
 
@@ -45,6 +46,7 @@ func newMetrics(reg prometheus.Registerer, n *Node) (*metrics, error) {
 	m.appendBytes = counter("log_append_bytes_total", "Bytes of entries appended to the log.")
 	m.logFailures = counter("log_failures_total", "Times the log could not be written and was closed.")
 	m.leaderships = counter("leaderships_total", "Times this node became leader.")
+	m.hastened = counter("elections_hastened_total", "Times another node's question for its vote made this one look for its leader.")
 	m.readWait = add(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Namespace: "akidb", Subsystem: "node", Name: "read_barrier_seconds", Help: "Time a read waited for its consistency.", Buckets: seconds,
 	}, []string{"consistency"}))
