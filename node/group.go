@@ -426,8 +426,8 @@ func (g *group) admit(ls *logStore, rpc raft.RPC, forward func(raft.RPC)) bool {
 		}
 		return false
 	}
-	if _, ok := rpc.Command.(*raft.RequestPreVoteRequest); ok {
-		g.hasten()
+	if req, ok := rpc.Command.(*raft.RequestPreVoteRequest); ok {
+		g.hasten(raft.ServerID(req.ID))
 	}
 	if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
 		// The answer counts what this node holds.

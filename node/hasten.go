@@ -22,30 +22,35 @@ import (
 // same time each waits a while by chance first, so that their votes do not split.
 // One that hears of the leader within the time-out does nothing, as before.
 
-// hasten is called with each pre-vote that this node is asked for.
-func (g *group) hasten() {
+// hasten is called with each pre-vote that this node is asked for, and by whom.
+func (g *group) hasten(candidate raft.ServerID) {
 	c := g.core.Load()
 	if c == nil || c.r.State() != raft.Follower || !g.hastening.CompareAndSwap(false, true) {
 		return
 	}
 	if !g.wg.Go(func() {
 		defer g.hastening.Store(false)
-		c.hasten(g.ctx, g.cfg.HeartbeatTimeout, func() { g.met.hastened.Inc() })
+		c.hasten(g.ctx, candidate, g.cfg.HeartbeatTimeout, func() { g.met.hastened.Inc() })
 	}) {
 		g.hastening.Store(false)
 	}
 }
 
 // hasten lets Raft look for its leader as soon as that has been silent for the
-// time-out, unless it is heard of first.
-func (c *raftCore) hasten(ctx context.Context, timeout time.Duration, done func()) {
+// time-out, unless it is heard of first. Who has no vote, having been removed for
+// instance, hastens nothing.
+func (c *raftCore) hasten(ctx context.Context, candidate raft.ServerID, timeout time.Duration, done func()) {
 	last := c.r.LastContact()
 	if _, leader := c.r.LeaderWithID(); leader == "" || last.IsZero() {
 		return
 	}
+	voters, votes := c.voters(candidate)
+	if !votes {
+		return
+	}
 	// Raft refuses the candidate first: else both would be elected in part.
 	wait := max(time.Until(last.Add(timeout)), timeout/50)
-	if c.voters() > 3 {
+	if voters > 3 {
 		wait += rand.N(timeout / 2)
 	}
 	pause(ctx, wait)
@@ -81,16 +86,18 @@ func (c *raftCore) setElectionTimeout(d time.Duration) error {
 	return c.r.ReloadConfig(conf)
 }
 
-// voters is how many members have a vote, 0 if that is not known.
-func (c *raftCore) voters() (n int) {
+// voters is how many members have a vote, and whether id is one of them; none if
+// that is not known.
+func (c *raftCore) voters(id raft.ServerID) (n int, votes bool) {
 	f := c.r.GetConfiguration()
 	if f.Error() != nil {
-		return 0
+		return 0, false
 	}
 	for _, s := range f.Configuration().Servers {
 		if s.Suffrage == raft.Voter {
 			n++
+			votes = votes || s.ID == id
 		}
 	}
-	return n
+	return n, votes
 }

@@ -4,7 +4,9 @@ package node
 
 import (
 	"testing"
+	"time"
 
+	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -58,11 +60,17 @@ func TestACandidateHastensTheElection(t *testing.T) {
 func TestACandidateAloneHastensNothing(t *testing.T) {
 	c := startCluster(t, 3, nil)
 	f := c.follower()
+	var other raft.ServerID
+	for id, n := range c.nodes {
+		if n != f {
+			other = raft.ServerID(id)
+		}
+	}
 	c.wait("the member to follow", func() bool { return f.Ready() == nil })
 	for try := 1; ; try++ {
 		before := hastened(t, f)
 		heard := f.g.core.Load().r.LastContact()
-		f.g.hasten()
+		f.g.hasten(other)
 		c.wait("that to end", func() bool { return !f.g.hastening.Load() })
 		if hastened(t, f) == before && !f.g.core.Load().r.LastContact().Equal(heard) {
 			break
@@ -72,6 +80,25 @@ func TestACandidateAloneHastensNothing(t *testing.T) {
 		}
 	}
 	c.put(f, "x")
+}
+
+// Nor does one that has no vote, as a member that was removed and does not know it.
+func TestOnlyVotersHastenElections(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	f, l := c.follower(), c.leader()
+	c.wait("the member to follow", func() bool { return f.Ready() == nil })
+	core := f.g.core.Load()
+	// With so short a time-out the leader is silent for long enough.
+	calls := func(candidate raft.ServerID) (n int) {
+		for range 20 {
+			core.hasten(t.Context(), candidate, time.Millisecond, func() { n++ })
+		}
+		return n
+	}
+	if n := calls("gone"); n > 0 {
+		t.Errorf("looked for the leader %d times", n)
+	}
+	c.wait("a voter to be listened to", func() bool { return calls(raft.ServerID(l.ID())) > 0 })
 }
 
 // Raft's time-outs are afterwards what they were.
@@ -87,7 +114,10 @@ func TestLookingForALeaderKeepsTheTimeOuts(t *testing.T) {
 	if after := core.r.ReloadableConfig(); after != before {
 		t.Fatalf("%+v, before %+v", after, before)
 	}
-	if n := core.voters(); n != 3 {
-		t.Fatalf("%d voters", n)
+	if n, votes := core.voters("n2"); n != 3 || !votes {
+		t.Fatalf("%d voters, n2 one of them: %v", n, votes)
+	}
+	if _, votes := core.voters("gone"); votes {
+		t.Fatal("a node that is no member has a vote")
 	}
 }
