@@ -4,7 +4,6 @@ package distance
 
 import (
 	"fmt"
-	"slices"
 	"sync/atomic"
 )
 
@@ -66,17 +65,30 @@ func InsertSorted(items []uint64, x uint64) int {
 	return insertSorted(items, x)
 }
 
+// upperBound is how many of items, ascending, are at most x. Which half is next
+// is no branch but a conditional move: it cannot be foreseen.
+func upperBound(items []uint64, x uint64) int {
+	low, n := 0, len(items)
+	for n > 1 {
+		half := n / 2
+		next := low + half
+		if items[next-1] <= x {
+			low = next
+		}
+		n -= half
+	}
+	if n == 1 && items[low] <= x {
+		low++
+	}
+	return low
+}
+
 // insertSortedGeneric moves one by one where there are few, since that is faster
 // than a search that is followed by a call of memmove.
 func insertSortedGeneric(items []uint64, x uint64) int {
 	at := len(items) - 1
 	if at > 48 {
-		at, _ = slices.BinarySearchFunc(items[:at], x, func(a, b uint64) int {
-			if a <= b {
-				return -1
-			}
-			return 1
-		})
+		at = upperBound(items[:at], x)
 		copy(items[at+1:], items[at:])
 		items[at] = x
 		return at
