@@ -159,6 +159,21 @@ func (c *cluster) leader() *Node {
 	return found
 }
 
+// nextLeader waits for another node than old that leads.
+func (c *cluster) nextLeader(old *Node) (next *Node) {
+	c.t.Helper()
+	c.wait("another leader", func() bool {
+		for _, n := range c.nodes {
+			if _, _, ok := n.g.leading(); ok && n != old {
+				next = n
+				return true
+			}
+		}
+		return false
+	})
+	return next
+}
+
 func (c *cluster) follower() *Node {
 	c.t.Helper()
 	l := c.leader()

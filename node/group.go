@@ -697,6 +697,11 @@ func (g *group) servers() []raft.Server {
 	if c == nil {
 		return nil
 	}
+	return c.servers()
+}
+
+// servers is the newest configuration, nil if there is none to be had.
+func (c *raftCore) servers() []raft.Server {
 	f := c.r.GetConfiguration()
 	if f.Error() != nil {
 		return nil

@@ -5,6 +5,7 @@ package node
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -30,36 +31,36 @@ func (g *group) hasten(candidate raft.ServerID) {
 	}
 	if !g.wg.Go(func() {
 		defer g.hastening.Store(false)
-		c.hasten(g.ctx, candidate, g.cfg.HeartbeatTimeout, func() { g.met.hastened.Inc() })
+		if c.hasten(g.ctx, candidate, g.cfg.HeartbeatTimeout) {
+			g.met.hastened.Inc()
+		}
 	}) {
 		g.hastening.Store(false)
 	}
 }
 
 // hasten lets Raft look for its leader as soon as that has been silent for the
-// time-out, unless it is heard of first. Who has no vote, having been removed for
-// instance, hastens nothing.
-func (c *raftCore) hasten(ctx context.Context, candidate raft.ServerID, timeout time.Duration, done func()) {
+// time-out, unless it is heard of first, and reports whether it did. Who has no vote,
+// having been removed for instance, hastens nothing.
+func (c *raftCore) hasten(ctx context.Context, candidate raft.ServerID, timeout time.Duration) bool {
 	last := c.r.LastContact()
 	if _, leader := c.r.LeaderWithID(); leader == "" || last.IsZero() {
-		return
+		return false
 	}
-	voters, votes := c.voters(candidate)
-	if !votes {
-		return
+	voters := votersAmong(c.servers())
+	if !slices.ContainsFunc(voters, func(s raft.Server) bool { return s.ID == candidate }) {
+		return false
 	}
 	// Raft refuses the candidate first: else both would be elected in part.
 	wait := max(time.Until(last.Add(timeout)), timeout/50)
-	if voters > 3 {
+	if len(voters) > 3 {
 		wait += rand.N(timeout / 2)
 	}
 	pause(ctx, wait)
 	if ctx.Err() != nil || c.r.State() != raft.Follower || !c.r.LastContact().Equal(last) {
-		return
+		return false
 	}
-	if err := c.lookForLeader(); err == nil {
-		done()
-	}
+	return c.lookForLeader() == nil
 }
 
 // lookForLeader makes Raft's timer fire, if this node follows: it does when the
@@ -84,20 +85,4 @@ func (c *raftCore) setElectionTimeout(d time.Duration) error {
 	conf := c.r.ReloadableConfig()
 	conf.ElectionTimeout = d
 	return c.r.ReloadConfig(conf)
-}
-
-// voters is how many members have a vote, and whether id is one of them; none if
-// that is not known.
-func (c *raftCore) voters(id raft.ServerID) (n int, votes bool) {
-	f := c.r.GetConfiguration()
-	if f.Error() != nil {
-		return 0, false
-	}
-	for _, s := range f.Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			n++
-			votes = votes || s.ID == id
-		}
-	}
-	return n, votes
 }

@@ -76,13 +76,8 @@ func (r carefulRaft) DemoteVoter(id raft.ServerID, _ uint64, timeout time.Durati
 	if err := f.Error(); err != nil {
 		return refusedChange{err: err}
 	}
-	voters := 0
-	for _, s := range f.Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			voters++
-		}
-	}
-	if _, leader := r.LeaderWithID(); leader == id || voters < 2 {
+	voters := votersAmong(f.Configuration().Servers)
+	if _, leader := r.LeaderWithID(); leader == id || len(voters) < 2 {
 		return refusedChange{err: fmt.Errorf("node: %s leads or is the last voter: it keeps its vote", id)}
 	}
 	return r.Raft.DemoteVoter(id, f.Index(), timeout)

@@ -153,14 +153,7 @@ func TestLostLeadershipIsUnknown(t *testing.T) {
 		_, err := l.Propose(c.ctx(), cmd)
 		done <- err
 	}()
-	c.wait("a new leader", func() bool {
-		for name, n := range c.nodes {
-			if _, _, ok := n.g.leading(); ok && name != l.ID() {
-				return true
-			}
-		}
-		return false
-	})
+	c.nextLeader(l)
 	c.net.isolate(l.ID(), false)
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -198,16 +191,7 @@ func TestConflictingTailThenSnapshot(t *testing.T) {
 			}
 			wg.Wait()
 			oldLast := old.Status().LastLogIndex
-			var next *Node
-			c.wait("a new leader", func() bool {
-				for name, n := range c.nodes {
-					if _, _, ok := n.g.leading(); ok && name != old.ID() {
-						next = n
-						return true
-					}
-				}
-				return false
-			})
+			next := c.nextLeader(old)
 			for i := range 40 {
 				c.put(next, fmt.Sprintf("new%d", i))
 			}

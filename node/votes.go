@@ -188,7 +188,12 @@ func (n *Node) tryPromote(ctx context.Context, c *raftCore, id raft.ServerID, fo
 
 // voters are those of the latest configuration.
 func (n *Node) voters() []raft.Server {
-	return slices.DeleteFunc(slices.Clone(n.g.servers()), func(s raft.Server) bool { return s.Suffrage != raft.Voter })
+	return votersAmong(n.g.servers())
+}
+
+// votersAmong are those of a configuration that have a vote.
+func votersAmong(servers []raft.Server) []raft.Server {
+	return slices.DeleteFunc(slices.Clone(servers), func(s raft.Server) bool { return s.Suffrage != raft.Voter })
 }
 
 // addHere adds a member without a vote, then gives it one if that was asked for.
