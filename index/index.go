@@ -307,21 +307,22 @@ func (x *Index) Status() Status {
 	// In this order: a hash beside a later count would pass for the last one.
 	graphed := g.graphed.Load()
 	hash, total := g.graphHash.Load(), g.total.Load()
-	replaced := x.replaced(g)
 	return Status{
 		Generation: g.id,
 		Graphed:    int(graphed),
 		Total:      int(total),
 		Garbage:    int(g.garbage.Load()),
-		Idle:       !replaced && graphed == g.boundary(total) && g.blocked(graphed),
+		Idle:       x.final(g, graphed, total),
 		GraphHash:  fmt.Sprintf("%016x%016x", hash.hi, hash.lo),
 		Memory:     x.memory(g),
 	}
 }
 
-// replaced reports whether another graph is to take the place of this one.
-func (x *Index) replaced(g *generation) bool {
-	return g.poor.Load() || x.successor() != nil
+// final reports whether a graph of so many vertices, read before this is asked, is
+// the last one of so many vectors: no other one is to take its place.
+func (x *Index) final(g *generation, graphed, total uint32) bool {
+	replaced := g.poor.Load() || x.successor() != nil
+	return !replaced && graphed == g.boundary(total) && g.blocked(graphed)
 }
 
 // successor is the generation that is to take the current one's place; nil mostly.

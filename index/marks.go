@@ -39,9 +39,8 @@ func (x *Index) Progress(most int) Progress {
 	// Total is read after the marks, so that it is not below them.
 	total := g.total.Load()
 	graphed := p.Marks[len(p.Marks)-1].Graphed
-	replaced := x.replaced(g)
 	p.Graphed, p.Total = int(graphed), int(total)
-	p.Idle = !replaced && graphed == g.boundary(total) && g.blocked(graphed)
+	p.Idle = x.final(g, graphed, total)
 	return p
 }
 

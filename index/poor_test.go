@@ -38,11 +38,7 @@ func TestPoorCodesAndCheckpoints(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		replaced := func() bool {
-			x.mu.Lock()
-			defer x.mu.Unlock()
-			return x.next != nil
-		}
+		replaced := func() bool { return x.successor() != nil }
 		for !replaced() {
 			if st := x.Status(); st.Idle && !x.Progress(1).Plain {
 				t.Fatalf("the graph that is to be replaced is called the last one: %+v", st)
