@@ -32,7 +32,7 @@ type payload struct {
 const (
 	memtableDocs = 128
 	bulkDocs     = 1 << 15
-	mergeFactor  = 8
+	mergeFactor  = 4
 	maxRunSlots  = 1 << 16
 )
 
@@ -143,18 +143,26 @@ func (p *payload) merge() bool {
 	return true
 }
 
-// mergeable finds neighbouring runs worth joining: mergeFactor of them of which
-// none is much larger than the others.
+// mergeable finds neighbouring runs worth joining: together they are mergeFactor
+// times as large as the largest of them at least. So a document is merged
+// log(maxRunSlots/memtableDocs)/log(mergeFactor) times at most, and whenever the
+// appender came in between, few runs are left. Of all such groups it is the one
+// that begins first and of these the longest, which saves merging in several steps.
 func mergeable(runs []*run) (from, to int) {
-	for from := len(runs) - mergeFactor; from >= 0; from-- {
-		group := runs[from : from+mergeFactor]
-		sum, largest := 0, 0
-		for _, r := range group {
+	for from := range runs {
+		sum, largest, to := 0, 0, 0
+		for i, r := range runs[from:] {
+			if int(r.hi-runs[from].lo) > maxRunSlots {
+				break
+			}
 			sum += r.docs
 			largest = max(largest, r.docs)
+			if sum >= mergeFactor*largest {
+				to = from + i + 1
+			}
 		}
-		if largest*(mergeFactor/2) <= sum && int(group[mergeFactor-1].hi-group[0].lo) <= maxRunSlots {
-			return from, from + mergeFactor
+		if to > from+1 {
+			return from, to
 		}
 	}
 	return 0, 0

@@ -48,3 +48,54 @@ func TestRangesAroundSums(t *testing.T) {
 		}
 	}
 }
+
+// Goal: however the appender gets ahead of the one who merges, few runs are left
+// in the end and no document was merged often. Method: runs of memtables appended
+// a random number at a time between merges.
+func TestRunsStayFew(t *testing.T) {
+	r := seeded(t, 79)
+	for _, burst := range []int{1, 3, 9, 40, 300} {
+		const docs = 1 << 20
+		var runs []*run
+		merged, most := 0, 0
+		for at := Slot(0); at < docs; {
+			for range 1 + r.IntN(burst) {
+				runs = append(runs, &run{lo: at, hi: at + memtableDocs, docs: memtableDocs})
+				at += memtableDocs
+			}
+			for range 1 + r.IntN(3) {
+				from, to := mergeable(runs)
+				if from == to {
+					break
+				}
+				sum := 0
+				for _, x := range runs[from:to] {
+					sum += x.docs
+				}
+				merged += sum
+				runs = slices.Replace(runs, from, to, &run{lo: runs[from].lo, hi: runs[to-1].hi, docs: sum})
+			}
+			most = max(most, len(runs))
+		}
+		for {
+			from, to := mergeable(runs)
+			if from == to {
+				break
+			}
+			sum := 0
+			for _, x := range runs[from:to] {
+				sum += x.docs
+			}
+			merged += sum
+			runs = slices.Replace(runs, from, to, &run{lo: runs[from].lo, hi: runs[to-1].hi, docs: sum})
+		}
+		// A quarter of a full run at least, and what is not enough for one.
+		if limit := 4*docs/maxRunSlots + 16; len(runs) > limit {
+			t.Errorf("bursts of %d: %d documents are left in %d runs, want %d at most", burst, docs, len(runs), limit)
+		}
+		if times := float64(merged) / docs; times > 4.5 {
+			t.Errorf("bursts of %d: a document was merged %.1f times", burst, times)
+		}
+		t.Logf("bursts of %d: %d runs, each document merged %.1f times", burst, len(runs), float64(merged)/docs)
+	}
+}
