@@ -104,3 +104,32 @@ func BenchmarkCodes8(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkInsertSorted is one insertion at a place that cannot be foreseen into a
+// full list, as a search makes them.
+func BenchmarkInsertSorted(b *testing.B) {
+	for _, n := range []int{10, 50, 100, 150, 400, 1000, 4000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			benchVariants(b, func(b *testing.B) {
+				r := rand.New(rand.NewPCG(1, uint64(n)))
+				sorted, news := make([]uint64, n), make([]uint64, 1<<16)
+				for i := range sorted {
+					sorted[i] = r.Uint64()
+				}
+				slices.Sort(sorted)
+				for i := range news {
+					news[i] = r.Uint64()
+				}
+				items := slices.Clone(sorted)
+				at := 0
+				for b.Loop() {
+					if at&63 == 0 {
+						copy(items, sorted)
+					}
+					InsertSorted(items, news[at])
+					at = (at + 1) & (len(news) - 1)
+				}
+			})
+		})
+	}
+}

@@ -114,3 +114,75 @@ few: // less than eight are left, at DI
 	MOVQ      SI, ret+32(FP)
 	VZEROUPPER
 	RET
+
+DATA signs<>+0(SB)/8, $0x8000000000000000
+GLOBL signs<>(SB), RODATA|NOPTR, $8
+
+// func insertSortedAVX2(items []uint64, x uint64) int
+TEXT ·insertSortedAVX2(SB), NOSPLIT, $0-40
+	MOVQ items_base+0(FP), DI
+	MOVQ items_len+8(FP), CX
+	MOVQ x+24(FP), DX
+	VPBROADCASTQ signs<>(SB), Y6 // comparisons are of signed numbers
+	VPBROADCASTQ x+24(FP), Y7
+	VPXOR Y6, Y7, Y7
+	LEAQ -8(DI)(CX*8), SI        // the last has no item yet
+
+eight: // the eight items before SI
+	SUBQ $64, SI
+	CMPQ SI, DI
+	JLO  few
+	VMOVDQU   (SI), Y0
+	VMOVDQU   32(SI), Y1
+	VPXOR     Y6, Y0, Y2
+	VPXOR     Y6, Y1, Y3
+	VPCMPGTQ  Y7, Y2, Y2         // which are above x
+	VPCMPGTQ  Y7, Y3, Y3
+	VMOVMSKPD Y2, AX
+	VMOVMSKPD Y3, BX
+	CMPL      AX, $0xf
+	JNE       last
+	VMOVDQU   Y1, 40(SI)         // move up
+	VMOVDQU   Y0, 8(SI)
+	JMP       eight
+
+last: // not all of them: the others stay, but for one where x will be
+	VMOVDQU   40(SI), Y4
+	VBLENDVPD Y3, Y1, Y4, Y1
+	VMOVDQU   8(SI), Y5
+	VBLENDVPD Y2, Y0, Y5, Y0
+	VMOVDQU   Y1, 40(SI)
+	VMOVDQU   Y0, 8(SI)
+	SHLL      $4, BX
+	ORL       BX, AX
+	POPCNTL   AX, AX
+	SUBQ      DI, SI
+	SHRQ      $3, SI
+	ADDQ      $8, SI
+	SUBQ      AX, SI
+	MOVQ      DX, (DI)(SI*8)
+	MOVQ      SI, ret+32(FP)
+	VZEROUPPER
+	RET
+
+few: // less than eight are left, at DI
+	VZEROUPPER
+	ADDQ $56, SI                 // the last of them
+
+one:
+	CMPQ SI, DI
+	JLO  found
+	MOVQ (SI), AX
+	CMPQ AX, DX
+	JLS  found
+	MOVQ AX, 8(SI)
+	SUBQ $8, SI
+	JMP  one
+
+found:
+	MOVQ DX, 8(SI)
+	ADDQ $8, SI
+	SUBQ DI, SI
+	SHRQ $3, SI
+	MOVQ SI, ret+32(FP)
+	RET

@@ -148,14 +148,21 @@ func encode8(dst []byte, x, offset []float32, inverse float32) (same, far bool) 
 func encode8AVX512(dst []byte, x, offset []float32, inverse float32) (lossy, far uint32)
 
 func insertSorted(items []uint64, x uint64) int {
-	if useAVX512 {
+	switch {
+	case useAVX512:
 		return insertSortedAVX512(items, x)
+	case useAVX2 && len(items) <= 1024: // a binary search and a copy take less time beyond
+		return insertSortedAVX2(items, x)
+	default:
+		return insertSortedGeneric(items, x)
 	}
-	return insertSortedGeneric(items, x)
 }
 
 //go:noescape
 func insertSortedAVX512(items []uint64, x uint64) int
+
+//go:noescape
+func insertSortedAVX2(items []uint64, x uint64) int
 
 func prefetch(row []byte) { prefetchLines(row) }
 
