@@ -55,12 +55,33 @@ const (
 // comes behind, the kernels ask for as they go.
 const prefetchBytes = 8192
 
-// prefetch asks for the rows that keys will be asked for next.
-func (m *measure) prefetch(ids []uint32) {
+// onCodes reports whether codes are compared.
+func (m *measure) onCodes() bool {
 	switch m.kind {
 	case kindCodePadded, kindCode, kindCodeDirect, kindCodeDot:
+		return true
+	}
+	return false
+}
+
+// prefetch asks for the rows that keys will be asked for next.
+func (m *measure) prefetch(ids []uint32) {
+	if m.onCodes() {
 		distance.PrefetchRows(m.base8, m.stride, m.stride, ids[:min(len(ids), max(1, prefetchBytes/m.stride))])
 	}
+}
+
+// keysAhead is keys for many rows that nobody asked for yet: a piece of them is
+// asked for while the one before is compared.
+func (m *measure) keysAhead(ids, out []uint32) {
+	piece := max(1, prefetchBytes/2/m.stride)
+	m.prefetch(ids[:min(piece, len(ids))])
+	for len(ids) > piece {
+		m.prefetch(ids[piece:min(2*piece, len(ids))])
+		m.keys(ids[:piece], out)
+		ids, out = ids[piece:], out[piece:]
+	}
+	m.keys(ids, out)
 }
 
 // keys writes the key of ids[i] to out[i].

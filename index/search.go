@@ -294,11 +294,11 @@ const (
 	walkStep    = 8
 	walkDearer  = 3
 	hopsCompare = 0.2  // a neighbour's neighbour
-	sketchCosts = 0.55 // a look at a sketch, with the comparison that may follow
-	shortCosts  = 0.7  // the comparison of a row of up to two cache lines
-	// scanRather is how many times what a walk without a filter costs a scan may
-	// cost, whatever a walk with one is hoped to: a scan is sure to find all.
-	scanRather = 1
+	sketchCosts = 0.7  // a look at a sketch, with the comparison that may follow
+	shortCosts  = 0.55 // the comparison of a row of up to two cache lines
+	// scanRather is how many times what a walk is hoped to cost a scan may cost: it
+	// is sure to find all.
+	scanRather = 1.3
 	// scanLate is the same for a scan that a walk has begun instead of and is to be
 	// given up for.
 	scanLate = 0.75
@@ -325,7 +325,7 @@ func (r *request) choosePlan(covered uint32, share float64) (wide int, by way) {
 	walk := walkCost(min(float64(longer), r.expands(share)))
 	matching := r.matchingCost()
 	switch scan := r.scanCost(); {
-	case scan <= min(walk, matching), scan <= scanRather*walkCost(float64(r.ef)):
+	case scan <= scanRather*min(walk, matching), scan <= walkCost(float64(r.ef)):
 		return 0, wayScan
 	case walk <= matching && longer <= maxWide:
 		return longer, wayWide
@@ -646,7 +646,7 @@ func (r *request) scan(from, to uint32, limit int) error {
 				return err
 			}
 		}
-		s.measure.keys(rows, out)
+		s.measure.keysAhead(rows, out)
 		r.offer(ids, out)
 	}
 	s.results = append(s.results[:0], s.pool.items...)
@@ -655,14 +655,19 @@ func (r *request) scan(from, to uint32, limit int) error {
 
 // offer puts those of the vertices compared into the pool that are near enough.
 func (r *request) offer(ids, keys []uint32) {
+	const block = 32
 	p := &r.s.pool
 	r.stats.Scanned += len(ids)
-	bound := p.bound()
-	for i, u := range ids {
-		if c := candidate(keys[i], u); c < bound {
-			p.insert(c)
-			bound = p.bound()
+	for len(ids) > 0 {
+		n := min(block, len(ids))
+		bound := min(p.bound(), r.farthestKey())
+		for i, u := range ids[:n] {
+			if c := candidate(keys[i], u); c < bound {
+				p.insert(c)
+				bound = min(bound, p.bound())
+			}
 		}
+		ids, keys = ids[n:], keys[n:]
 	}
 }
 

@@ -223,9 +223,8 @@ func (r *request) scanSketches(k *sketchset, covered uint32, limit int) error {
 			if len(ids) > n/2 {
 				skip = rest
 			}
-			s.measure.prefetch(ids)
 		}
-		s.measure.keys(ids, out)
+		s.measure.keysAhead(ids, out)
 		r.offer(ids, out)
 	}
 	if len(s.pool.items) < min(r.q.K, r.matching) {
@@ -283,4 +282,25 @@ func (r *request) farthest() float32 {
 		return float32((l - float64(m.constant)) / float64(m.factor))
 	}
 	return float32(l * l / float64(m.factor))
+}
+
+// farthestKey is the candidate from which on none can be among the best K.
+func (r *request) farthestKey() uint64 {
+	m := &r.s.measure
+	if !m.onCodes() || r.s.pool.limit == r.q.K {
+		return math.MaxUint64 // the pool knows it
+	}
+	// A number in float32 is wrong by one in 1<<24.
+	f := float64(r.farthest())
+	f += math.Abs(f)/(1<<20) + 1
+	if m.kind == kindCodeDot {
+		if f >= math.MaxInt32 {
+			return math.MaxUint64
+		}
+		return candidate(uint32(int32(max(f, math.MinInt32)))^1<<31, 0)
+	}
+	if f >= math.MaxUint32 {
+		return math.MaxUint64
+	}
+	return candidate(uint32(f), 0)
 }

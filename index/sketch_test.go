@@ -113,6 +113,19 @@ func scanned(t *testing.T, x *Index, vector []float32, f *Filter) *request {
 	return r
 }
 
+// allKeys is all matches as candidates, the nearest first.
+func allKeys(r *request) (out []uint64) {
+	key := make([]uint32, 1)
+	for v := range r.graphed {
+		if r.see.match(v) {
+			r.s.measure.keys([]uint32{v}, key)
+			out = append(out, candidate(key[0], v))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 func openKind(t *testing.T, metric distance.Metric, vectors [][]float32, classes []int) *Index {
 	x := open(t, Config{Dimension: len(vectors[0]), Metric: metric, M: 4, EfConstruction: 10}, &memory{})
 	for i, v := range vectors {
@@ -122,9 +135,9 @@ func openKind(t *testing.T, metric distance.Metric, vectors [][]float32, classes
 	return x
 }
 
-// Goal: a scan by sketches finds what a scan without them finds, and compares less
-// where sketches can tell. Method: both scans of the matches of a filter by chance
-// and of a class that lies apart, on data of all kinds; some of it deleted.
+// Goal: a scan by sketches finds what is nearest, and compares less where sketches
+// can tell. Method: beside all keys, sorted, for matches of a filter by chance and of
+// a class that lies apart, on data of all kinds; some of it deleted.
 func TestSketchScanAgainstFullScan(t *testing.T) {
 	for _, metric := range metrics {
 		for _, kind := range sketchKinds {
@@ -147,11 +160,7 @@ func TestSketchScanAgainstFullScan(t *testing.T) {
 					if k == nil {
 						t.Fatalf("no sketches for %d matches", req.matching)
 					}
-					if err := req.scan(0, req.graphed, 100); err != nil {
-						t.Fatal(err)
-					}
-					full := slices.Clone(req.s.results)
-					req.s.results, req.stats = req.s.results[:0], Stats{}
+					full := allKeys(req)
 					if err := req.scanSketches(k, req.graphed, 100); err != nil {
 						t.Fatal(err)
 					}
@@ -162,8 +171,8 @@ func TestSketchScanAgainstFullScan(t *testing.T) {
 						t.Fatalf("%d results", len(got))
 					}
 					for _, c := range got {
-						if c < full[len(full)-1] && !slices.Contains(full, c) {
-							t.Fatalf("vertex %d at key %d is not of the full scan", candidateVertex(c), candidateKey(c))
+						if _, found := slices.BinarySearch(full, c); !found {
+							t.Fatalf("vertex %d at key %d is no match", candidateVertex(c), candidateKey(c))
 						}
 					}
 					want += 10
