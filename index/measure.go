@@ -71,15 +71,18 @@ func (m *measure) prefetch(ids []uint32) {
 	}
 }
 
-// keysAhead is keys for many rows that nobody asked for yet: a piece of them is
-// asked for while the one before is compared.
+// keysAhead is keys for many ascending rows that nobody asked for yet: a piece of
+// them is asked for while the one before is compared, unless they lie so close
+// together that the CPU sees what comes.
 func (m *measure) keysAhead(ids, out []uint32) {
-	piece := max(1, prefetchBytes/2/m.stride)
-	m.prefetch(ids[:min(piece, len(ids))])
-	for len(ids) > piece {
-		m.prefetch(ids[piece:min(2*piece, len(ids))])
-		m.keys(ids[:piece], out)
-		ids, out = ids[piece:], out[piece:]
+	if n := len(ids); n > 0 && int(ids[n-1]-ids[0]) >= 2*n {
+		piece := max(1, prefetchBytes/2/m.stride)
+		m.prefetch(ids[:min(piece, len(ids))])
+		for len(ids) > piece {
+			m.prefetch(ids[piece:min(2*piece, len(ids))])
+			m.keys(ids[:piece], out)
+			ids, out = ids[piece:], out[piece:]
+		}
 	}
 	m.keys(ids, out)
 }

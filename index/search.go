@@ -297,8 +297,11 @@ const (
 	sketchCosts = 0.7  // a look at a sketch, with the comparison that may follow
 	shortCosts  = 0.55 // the comparison of a row of up to two cache lines
 	// scanRather is how many times what a walk is hoped to cost a scan may cost: it
-	// is sure to find all.
-	scanRather = 1.3
+	// is sure to find all. Where more than commonShare match, a walk costs little
+	// more than without a filter, which is known better than what either costs.
+	scanRather  = 1.3
+	scanCommon  = 0.6
+	commonShare = 0.25
 	// scanLate is the same for a scan that a walk has begun instead of and is to be
 	// given up for.
 	scanLate = 0.75
@@ -324,8 +327,11 @@ func (r *request) choosePlan(covered uint32, share float64) (wide int, by way) {
 	longer := r.ef + int(wideShare*float64(r.q.K)*(1/share-1))
 	walk := walkCost(min(float64(longer), r.expands(share)))
 	matching := r.matchingCost()
-	switch scan := r.scanCost(); {
-	case scan <= scanRather*min(walk, matching), scan <= walkCost(float64(r.ef)):
+	scan := r.scanCost()
+	switch {
+	case scan <= scanCommon*min(walk, matching):
+		return 0, wayScan
+	case share <= commonShare && (scan <= scanRather*min(walk, matching) || scan <= walkCost(float64(r.ef))):
 		return 0, wayScan
 	case walk <= matching && longer <= maxWide:
 		return longer, wayWide

@@ -291,7 +291,7 @@ func TestExactLooksAtNoSketches(t *testing.T) {
 	const n, dim = 2048, 140
 	x := openKind(t, distance.L2, clustered(r, n, dim, 20, 0.5), chances(r, n))
 	f := classFilter(true, 9)
-	_, st := search(t, x, Query{Vector: make([]float32, dim), K: 10, Filter: f}, all)
+	_, st := search(t, x, Query{Vector: make([]float32, dim), K: 10, Ef: 500, Filter: f}, all)
 	if st.Plan != "exact" || st.Sketched != n || st.Scanned > n/2 {
 		t.Errorf("%+v", st)
 	}
@@ -358,7 +358,7 @@ func TestSketchesUnderWrites(t *testing.T) {
 			f := classFilter(false, 0, 1)
 			for i := range appended {
 				// What comes later is of another range, which trains codecs anew.
-				rs, st, err := x.Search(context.Background(), Query{Vector: vectors[i], K: 1, Filter: f}, View{Slots: Slot(i + 1), Applied: 1}, nil)
+				rs, st, err := x.Search(context.Background(), Query{Vector: vectors[i], K: 1, Ef: 500, Filter: f}, View{Slots: Slot(i + 1), Applied: 1}, nil)
 				if err != nil || len(rs) != 1 || rs[0].Distance != 0 {
 					t.Errorf("vector %d: %v, %v", i, rs, err)
 				}
