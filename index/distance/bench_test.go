@@ -133,3 +133,20 @@ func BenchmarkInsertSorted(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkEncode8(b *testing.B) {
+	for _, dim := range benchDims {
+		b.Run(fmt.Sprint(dim), func(b *testing.B) {
+			benchVariants(b, func(b *testing.B) {
+				r := rand.New(rand.NewPCG(1, uint64(dim)))
+				x, offset, dst := make([]float32, dim), make([]float32, dim), make([]byte, dim)
+				for i := range x {
+					x[i] = r.Float32() * 200
+				}
+				for b.Loop() {
+					Encode8(dst, x, offset, 1.1)
+				}
+			})
+		})
+	}
+}

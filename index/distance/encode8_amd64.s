@@ -62,3 +62,61 @@ whole: // what the mask leaves out is zero in x and offset, and neither lossy no
 	MOVL AX, far+84(FP)
 	VZEROUPPER
 	RET
+
+// func encode8AVX2(dst []byte, x, offset []float32, inverse float32) (lossy, far uint32)
+//
+// len(x) is a multiple of eight and not zero.
+TEXT ·encode8AVX2(SB), NOSPLIT, $0-88
+	MOVQ dst_base+0(FP), DI
+	MOVQ x_base+24(FP), SI
+	MOVQ x_len+32(FP), CX
+	MOVQ offset_base+48(FP), DX
+	VBROADCASTSS inverse+72(FP), Y6
+	MOVL $0x3f000000, AX // 0.5
+	VMOVD AX, X7
+	VPBROADCASTD X7, Y7
+	MOVL $0x437f0000, AX // 255
+	VMOVD AX, X8
+	VPBROADCASTD X8, Y8
+	MOVL $0x43820000, AX // 260
+	VMOVD AX, X9
+	VPBROADCASTD X9, Y9
+	MOVL $0xc0800000, AX // -4
+	VMOVD AX, X10
+	VPBROADCASTD X10, Y10
+	VPXOR Y11, Y11, Y11
+	VPXOR Y12, Y12, Y12  // lossy
+	VPXOR Y13, Y13, Y13  // far
+
+eight:
+	VMOVUPS (SI), Y0
+	VMOVUPS (DX), Y1
+	VSUBPS  Y1, Y0, Y2        // f - offset
+	VMULPS  Y6, Y2, Y2
+	VADDPS  Y7, Y2, Y2        // t
+	VCMPPS  $0x1d, Y9, Y2, Y3 // t >= 260
+	VORPS   Y3, Y13, Y13
+	VCMPPS  $0x11, Y10, Y2, Y3 // t < -4
+	VORPS   Y3, Y13, Y13
+	VMAXPS  Y11, Y2, Y2       // 0 if t is no number
+	VMINPS  Y8, Y2, Y2
+	VCVTTPS2DQ Y2, Y2
+	VEXTRACTI128 $1, Y2, X3
+	VPACKUSDW X3, X2, X3
+	VPACKUSWB X3, X3, X3
+	VMOVQ   X3, (DI)
+	VCVTDQ2PS Y2, Y2
+	VADDPS  Y1, Y2, Y2
+	VCMPPS  $0x04, Y0, Y2, Y3 // code + offset != f
+	VORPS   Y3, Y12, Y12
+	ADDQ    $32, SI
+	ADDQ    $32, DX
+	ADDQ    $8, DI
+	SUBQ    $8, CX
+	JNZ     eight
+	VMOVMSKPS Y12, AX
+	MOVL    AX, lossy+80(FP)
+	VMOVMSKPS Y13, AX
+	MOVL    AX, far+84(FP)
+	VZEROUPPER
+	RET

@@ -141,8 +141,17 @@ func encode8(dst []byte, x, offset []float32, inverse float32) (same, far bool) 
 		l, f := encode8AVX512(dst, x, offset, inverse)
 		return l == 0, f != 0
 	}
-	return encode8Generic(dst, x, offset, inverse)
+	n := len(x) &^ 7
+	if !useAVX2 || n == 0 {
+		return encode8Generic(dst, x, offset, inverse)
+	}
+	l, f := encode8AVX2(dst, x[:n], offset, inverse)
+	same, far = encode8Generic(dst[n:], x[n:], offset[n:], inverse)
+	return same && l == 0, far || f != 0
 }
+
+//go:noescape
+func encode8AVX2(dst []byte, x, offset []float32, inverse float32) (lossy, far uint32)
 
 //go:noescape
 func encode8AVX512(dst []byte, x, offset []float32, inverse float32) (lossy, far uint32)
