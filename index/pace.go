@@ -15,10 +15,11 @@ const (
 	burstPause = 250 * time.Millisecond
 	// searchPause without a search means that nobody pays for scanning what
 	// the graph does not cover.
-	searchPause = time.Second
+	searchPause = time.Minute
 	// burstBacklog vectors may wait for the graph while there are searches:
-	// scanning them costs about a millisecond. quietBacklog may wait without.
-	burstBacklog = 4096
+	// scanning them costs as much as a search does. So many do wait where writes go
+	// on for minutes. quietBacklog may wait without.
+	burstBacklog = 1024
 	quietBacklog = 200_000
 	// restShare is how long a worker rests for each moment it works. There are as
 	// many workers as cores, and often several replicas on a machine.
