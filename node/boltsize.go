@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"os"
 )
@@ -20,6 +21,7 @@ const (
 	boltPageSizeAt = 24
 	boltPagesAt    = 56
 	boltTxAt       = 64
+	boltSumAt      = 72 // FNV-1a of what is before, from boltMagicAt on
 )
 
 var errFileCut = errors.New("the file was cut: it is shorter than the pages in use")
@@ -40,27 +42,46 @@ func boltWhole(path string) error {
 	if err != nil || st.Size() == 0 {
 		return err
 	}
-	var newest, need uint64
-	b := make([]byte, boltHeaderEnd)
-	at := int64(0)
-	for range 2 {
-		if _, err := f.ReadAt(b, at); err != nil {
-			if err == io.EOF {
-				break
-			}
-			return err
-		}
-		if binary.LittleEndian.Uint32(b[boltMagicAt:]) != boltMagic {
-			break
-		}
-		size := uint64(binary.LittleEndian.Uint32(b[boltPageSizeAt:]))
-		if tx := binary.LittleEndian.Uint64(b[boltTxAt:]); tx >= newest {
-			newest, need = tx, size*binary.LittleEndian.Uint64(b[boltPagesAt:])
-		}
-		at = int64(size)
+	first, err := readBoltHeader(f, 0)
+	if err != nil {
+		return err
 	}
-	if uint64(st.Size()) < need {
+	pageSize := first.pageSize
+	if pageSize == 0 {
+		pageSize = uint64(os.Getpagesize()) // where bbolt looks, too
+	}
+	newest, err := readBoltHeader(f, int64(pageSize))
+	if err != nil {
+		return err
+	}
+	if first.tx > newest.tx {
+		newest = first
+	}
+	if need := newest.pageSize * newest.pages; uint64(st.Size()) < need {
 		return fmt.Errorf("%w: %d bytes of %d", errFileCut, st.Size(), need)
 	}
 	return nil
+}
+
+// boltHeader is zero where there is none or it is damaged: bbolt takes the other
+// then, or says that neither is sound.
+type boltHeader struct{ tx, pageSize, pages uint64 }
+
+func readBoltHeader(f *os.File, at int64) (boltHeader, error) {
+	b := make([]byte, boltHeaderEnd)
+	if _, err := f.ReadAt(b, at); err == io.EOF {
+		return boltHeader{}, nil
+	} else if err != nil {
+		return boltHeader{}, err
+	}
+	sum := fnv.New64a()
+	sum.Write(b[boltMagicAt:boltSumAt]) // never fails
+	if binary.LittleEndian.Uint32(b[boltMagicAt:]) != boltMagic || binary.LittleEndian.Uint64(b[boltSumAt:]) != sum.Sum64() {
+		return boltHeader{}, nil
+	}
+	return boltHeader{
+		tx:       binary.LittleEndian.Uint64(b[boltTxAt:]),
+		pageSize: uint64(binary.LittleEndian.Uint32(b[boltPageSizeAt:])),
+		pages:    binary.LittleEndian.Uint64(b[boltPagesAt:]),
+	}, nil
 }

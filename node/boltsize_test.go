@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -73,6 +74,23 @@ func TestCutBoltFilesAreRefused(t *testing.T) {
 			}
 			if refused == 0 {
 				t.Errorf("no cut of %d bytes was refused", len(whole))
+			}
+			// A damaged header is no cut: bbolt sees it by its checksum.
+			for _, header := range []int{0, os.Getpagesize()} {
+				damaged := slices.Clone(whole)
+				damaged[header+boltPagesAt+5] ^= 1
+				if err := os.WriteFile(path, damaged, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := boltWhole(path); err != nil {
+					t.Errorf("header at %d damaged: %v", header, err)
+				}
+				if err := os.WriteFile(path, damaged[:8192+100], 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := boltWhole(path); !errors.Is(err, errFileCut) {
+					t.Errorf("header at %d damaged and the file cut: %v", header, err)
+				}
 			}
 		})
 	}
