@@ -18,6 +18,7 @@ func (f heldFuture) Error() error { return <-f.answer }
 // wait for it must end with Raft, and must not claim to know the outcome.
 func TestUnansweredFutureEndsWithRaft(t *testing.T) {
 	c := &raftCore{ended: make(chan struct{})}
+	c.pending.Add(2)
 	never := heldFuture{make(chan error)}
 	got := make(chan error, 1)
 	go func() { got <- c.answer(never) }()
@@ -27,14 +28,24 @@ func TestUnansweredFutureEndsWithRaft(t *testing.T) {
 	}
 	never.answer <- nil // lets the goroutine left behind go
 
-	c = &raftCore{ended: make(chan struct{})}
 	late := heldFuture{make(chan error, 1)}
 	late.answer <- raft.ErrLeadershipLost
-	close(c.ended)
 	if err := c.answer(late); !errors.Is(err, raft.ErrLeadershipLost) {
 		t.Errorf("answer given before Raft's end: %v", err)
 	}
 	c.drain() // nothing pending: returns
+	if n := c.pending.Load(); n != 0 {
+		t.Errorf("%d answers pending", n)
+	}
+}
+
+// Once drained, a Raft is given nothing more: it would not be answered.
+func TestDrainedRaftIsGivenNothing(t *testing.T) {
+	c := &raftCore{ended: make(chan struct{})} // without a Raft: to ask it would panic
+	c.drain()
+	if err := c.answer(c.apply([]byte("entry"), 0)); !errors.Is(classifyApply(err), ErrNotLeader) {
+		t.Errorf("%v, want ErrNotLeader", err)
+	}
 	if n := c.pending.Load(); n != 0 {
 		t.Errorf("%d answers pending", n)
 	}

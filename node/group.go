@@ -109,10 +109,12 @@ type raftCore struct {
 	wg       sync.WaitGroup
 
 	// running is r once there is one: its goroutines begin before NewRaft returns.
-	running atomic.Pointer[raft.Raft]
-	pending atomic.Int64  // futures that answer waits for
-	ended   chan struct{} // closed when Raft's goroutines are gone
-	confMu  sync.Mutex    // held from reading r's reloadable configuration to writing it
+	running  atomic.Pointer[raft.Raft]
+	applying sync.RWMutex  // held, to read, from looking at closing to the end of ApplyLog
+	closing  bool          // guarded by applying
+	pending  atomic.Int64  // entries given to apply of which answer does not know the end
+	ended    chan struct{} // closed when Raft's goroutines are gone
+	confMu   sync.Mutex    // held from reading r's reloadable configuration to writing it
 }
 
 // replicatesTo reports whether this node leads in a term and has a member, or
@@ -137,13 +139,32 @@ func (c *raftCore) replicatesTo(id raft.ServerID, term uint64) bool {
 	return false
 }
 
-// answer is f.Error(), or ErrUnknownOutcome if Raft ended without answering:
-// an entry that its loop had not taken from the queue by then is never
-// answered (hashicorp/raft 1.8.0: ApplyLog's future knows nothing of Shutdown),
-// and the goroutine that asks is left behind.
+// apply is Raft's ApplyLog, of which answer tells the end. Once Raft is about to be
+// shut down it is ErrNotLeader: ApplyLog may put an entry into the queue of a Raft
+// that has ended, and it is never answered.
+func (c *raftCore) apply(entry []byte, timeout time.Duration) raft.ApplyFuture {
+	c.applying.RLock()
+	defer c.applying.RUnlock()
+	c.pending.Add(1)
+	if c.closing {
+		return refusedFuture{raft.ErrNotLeader}
+	}
+	return c.r.ApplyLog(raft.Log{Data: entry}, timeout)
+}
+
+// refusedFuture is an entry that Raft was not given.
+type refusedFuture struct{ err error }
+
+func (f refusedFuture) Error() error  { return f.err }
+func (f refusedFuture) Response() any { return nil }
+func (f refusedFuture) Index() uint64 { return 0 }
+
+// answer is the Error of what apply returned, or ErrUnknownOutcome if Raft ended
+// without answering: an entry that its loop had not taken from the queue by then is
+// never answered (hashicorp/raft 1.8.0: ApplyLog's future knows nothing of
+// Shutdown), and the goroutine that asks is left behind.
 func (c *raftCore) answer(f raft.Future) error {
 	got := make(chan error, 1)
-	c.pending.Add(1)
 	go func() {
 		err := f.Error()
 		c.pending.Add(-1)
@@ -165,10 +186,13 @@ func (c *raftCore) answer(f raft.Future) error {
 	}
 }
 
-// drain waits for the answers under way while Raft still runs, so that none is
-// left behind: a leader without its connections steps down within its lease
-// and answers everything.
+// drain lets no more entries in and waits for the answers under way while Raft still
+// runs, so that none is left behind: a leader without its connections steps down
+// within its lease and answers everything.
 func (c *raftCore) drain() {
+	c.applying.Lock()
+	c.closing = true
+	c.applying.Unlock()
 	for wait := drainTimeout; wait > 0 && c.pending.Load() > 0; wait -= drainStep {
 		pause(context.Background(), drainStep)
 	}
@@ -397,7 +421,7 @@ func (g *group) fitLog(ls *logStore) error {
 // before any entry of it reaches the log, and a node that forgot its vote could
 // give a second one in the same term.
 func (g *group) fitVote(logTerm uint64) error {
-	stored, err := g.stable.GetUint64([]byte("CurrentTerm")) // raft's keyCurrentTerm
+	stored, err := g.stable.GetUint64([]byte("CurrentTerm"))
 	if err != nil && err.Error() != errNotFound.Error() {
 		return fmt.Errorf("node: read the term in %s: %w", g.dir, err)
 	}
@@ -631,7 +655,7 @@ func (g *group) establish(ctx context.Context, c *raftCore, term uint64) bool {
 			g.log.Error("encode leader entry", "err", err)
 			return false
 		}
-		f := c.r.ApplyLog(raft.Log{Data: b}, time.Second)
+		f := c.apply(b, time.Second)
 		if err := c.answer(f); err != nil {
 			g.log.Warn("leader entry not committed", "err", err)
 			switch {

@@ -56,7 +56,7 @@ const (
 	retryPause = 10 * time.Millisecond
 	// drainTimeout bounds the wait for Raft's answers before it is shut down,
 	// answerGrace for those that are on their way after it.
-	drainTimeout = time.Second
+	drainTimeout = 5 * time.Second
 	drainStep    = 5 * time.Millisecond
 	answerGrace  = 50 * time.Millisecond
 	// defaultOpTimeout bounds proposals and reads whose context has no deadline.

@@ -289,7 +289,7 @@ func (p *proposer) append(group []*proposal) (pendingEntry, bool) {
 	}
 	data := encodeEntry(group, uint64(time.Now().UnixMilli()))
 	p.g.met.entryCommands.Observe(float64(len(group)))
-	return pendingEntry{core: c, future: c.r.ApplyLog(raft.Log{Data: data}, 0), group: group, start: time.Now()}, true
+	return pendingEntry{core: c, future: c.apply(data, 0), group: group, start: time.Now()}, true
 }
 
 // encodeEntry is the canonical encoding (raftfsm.EncodeEntry) of the commands,
