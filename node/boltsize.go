@@ -24,11 +24,16 @@ const (
 	boltSumAt      = 72 // FNV-1a of what is before, from boltMagicAt on
 )
 
-var errFileCut = errors.New("the file was cut: it is shorter than the pages in use")
+var (
+	errFileCut    = errors.New("the file was cut: it is shorter than the pages in use")
+	errBoltHeader = errors.New("a header of the file is damaged, what was written last may be missing")
+)
 
-// boltWhole refuses a bbolt file that has lost its end. bbolt maps the file and
-// does not look at its size: it would die of SIGBUS where the pages were. A file
-// that is not there, or has no header yet, is bbolt's own business.
+// boltWhole refuses a bbolt file that has lost its end or one of its headers. bbolt
+// maps the file and does not look at its size: it would die of SIGBUS where the
+// pages were. Without the newer header it would go back to the transaction before
+// and say nothing; no crash damages one, since it fits a sector of a disk. A file that
+// is not there, or has no header yet, is bbolt's own business.
 func boltWhole(path string) error {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -50,15 +55,20 @@ func boltWhole(path string) error {
 	if pageSize == 0 {
 		pageSize = uint64(os.Getpagesize()) // where bbolt looks, too
 	}
-	newest, err := readBoltHeader(f, int64(pageSize))
+	second, err := readBoltHeader(f, int64(pageSize))
 	if err != nil {
 		return err
 	}
-	if first.tx > newest.tx {
-		newest = first
+	newest, other := second, first
+	if first.tx > second.tx {
+		newest, other = first, second
 	}
 	if need := newest.pageSize * newest.pages; uint64(st.Size()) < need {
 		return fmt.Errorf("%w: %d bytes of %d", errFileCut, st.Size(), need)
+	}
+	// A new file has transactions 0 and 1, and nothing in it that could be missing.
+	if newest.tx > 1 && other.pageSize == 0 {
+		return errBoltHeader
 	}
 	return nil
 }

@@ -13,10 +13,10 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// A bolt file that lost its end is refused by name: as the store of term and vote,
-// as a log, and as what a WAL knows of its segments. Opening it would be the end
-// of the process.
-func TestCutBoltFilesAreRefused(t *testing.T) {
+// A bolt file that lost its end or a header is refused by name: as the store of term
+// and vote, as a log, and as what a WAL knows of its segments. Opening it would be
+// the end of the process, or go back to what was before the last write.
+func TestDamagedBoltFilesAreRefused(t *testing.T) {
 	hlog := raftLogger(slog.New(slog.DiscardHandler))
 	for _, file := range []string{"stable.db", filepath.Join("log-bolt", "log.db"), filepath.Join("log-wal", "wal-meta.db")} {
 		t.Run(filepath.Base(file), func(t *testing.T) {
@@ -31,7 +31,7 @@ func TestCutBoltFilesAreRefused(t *testing.T) {
 					return err
 				}
 				defer st.Close()
-				if err := st.SetUint64([]byte("CurrentTerm"), 7); err != nil {
+				if err := st.SetUint64([]byte(keyTerm), 7); err != nil {
 					return err
 				}
 				ls, err := openLogStore(nil, dir, kind, hlog)
@@ -75,14 +75,14 @@ func TestCutBoltFilesAreRefused(t *testing.T) {
 			if refused == 0 {
 				t.Errorf("no cut of %d bytes was refused", len(whole))
 			}
-			// A damaged header is no cut: bbolt sees it by its checksum.
+			// A damaged header is no cut, and is not passed over for the older one.
 			for _, header := range []int{0, os.Getpagesize()} {
 				damaged := slices.Clone(whole)
 				damaged[header+boltPagesAt+5] ^= 1
 				if err := os.WriteFile(path, damaged, 0o600); err != nil {
 					t.Fatal(err)
 				}
-				if err := boltWhole(path); err != nil {
+				if err := open(); !errors.Is(err, errBoltHeader) {
 					t.Errorf("header at %d damaged: %v", header, err)
 				}
 				if err := os.WriteFile(path, damaged[:8192+100], 0o600); err != nil {

@@ -421,7 +421,7 @@ func (g *group) fitLog(ls *logStore) error {
 // before any entry of it reaches the log, and a node that forgot its vote could
 // give a second one in the same term.
 func (g *group) fitVote(logTerm uint64) error {
-	stored, err := g.stable.GetUint64([]byte("CurrentTerm"))
+	stored, err := g.stable.GetUint64([]byte(keyTerm))
 	if err != nil && err.Error() != errNotFound.Error() {
 		return fmt.Errorf("node: read the term in %s: %w", g.dir, err)
 	}

@@ -98,42 +98,32 @@ type walStore struct {
 
 func (s walStore) Close() error { return errors.Join(s.WAL.Close(), s.meta.Close()) }
 
-// closableStable is what both stable stores are.
-type closableStable interface {
-	raft.StableStore
-	io.Closer
-}
-
-// openStable opens Raft's term and vote.
-func openStable(fsys storage.FS, groupDir string) (closableStable, error) {
-	if fsys != nil {
-		return openFileStable(fsys, filepath.Join(groupDir, "stable.json"))
-	}
-	return openBolt(filepath.Join(groupDir, "stable.db"), false)
-}
-
 func openBolt(path string, noSync bool) (*raftboltdb.BoltStore, error) {
 	if err := boltWhole(path); err != nil {
-		return nil, fmt.Errorf("node: open %s: %w; remove this node's data directory and let it rejoin", path, err)
+		return nil, boltOpenError(path, err)
 	}
-	b, err := raftboltdb.New(raftboltdb.Options{
-		Path:   path,
-		NoSync: noSync,
-		BoltOptions: &bbolt.Options{
-			Timeout: time.Second,
-			// The free list is rebuilt at open; writing it with each append
-			// costs as much as the entries once the file has holes.
-			NoFreelistSync: true,
-			FreelistType:   bbolt.FreelistMapType,
-		},
-	})
+	b, err := raftboltdb.New(raftboltdb.Options{Path: path, NoSync: noSync, BoltOptions: boltOptions()})
 	if err != nil {
-		if errors.Is(err, bbolt.ErrTimeout) {
-			return nil, fmt.Errorf("node: %s is in use by another process", path)
-		}
-		return nil, fmt.Errorf("node: open %s: %w; if it is damaged, remove this node's data directory and let it rejoin", path, err)
+		return nil, boltOpenError(path, err)
 	}
 	return b, nil
+}
+
+func boltOptions() *bbolt.Options {
+	return &bbolt.Options{
+		Timeout: time.Second,
+		// The free list is rebuilt at open; writing it with each append
+		// costs as much as the entries once the file has holes.
+		NoFreelistSync: true,
+		FreelistType:   bbolt.FreelistMapType,
+	}
+}
+
+func boltOpenError(path string, err error) error {
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return fmt.Errorf("node: %s is in use by another process", path)
+	}
+	return fmt.Errorf("node: open %s: %w; if it is damaged, remove this node's data directory and let it rejoin", path, err)
 }
 
 // retention says what a log keeps behind a snapshot: entries while they are
