@@ -113,9 +113,8 @@ func TestBoundedReads(t *testing.T) {
 	c := startCluster(t, 3, nil)
 	f := c.follower()
 	o := ReadOptions{Consistency: Bounded, MaxStaleness: time.Hour}
-	if err := f.awaitRead(c.ctx(), o); err != nil {
-		t.Fatal(err)
-	}
+	// It may not have heard of its leader yet.
+	c.wait("a bounded read", func() bool { return f.awaitRead(c.ctx(), o) == nil })
 	c.net.isolate(f.ID(), true)
 	if err := f.awaitRead(c.ctx(), o); err != nil {
 		t.Fatalf("within the bound: %v", err)
