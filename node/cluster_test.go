@@ -74,7 +74,7 @@ func freeAddr(t *testing.T) string {
 func (c *cluster) config(name string) Config {
 	cfg := Config{
 		NodeID: name, DataDir: filepath.Join(c.dir, name), RaftAddr: c.addrs[name],
-		BootstrapExpect: len(c.names), HeartbeatTimeout: 250 * time.Millisecond,
+		BootstrapExpect: len(c.names), HeartbeatTimeout: 400 * time.Millisecond,
 		StabilizationTime: 200 * time.Millisecond,
 		GRPCAddr:          "grpc-" + name, RESTAddr: "rest-" + name, Version: "test",
 		Net: c.net.of(name),
