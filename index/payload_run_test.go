@@ -57,30 +57,11 @@ func TestRunsStayFew(t *testing.T) {
 	for _, burst := range []int{1, 3, 9, 40, 300} {
 		const docs = 1 << 20
 		var runs []*run
-		merged, most := 0, 0
-		for at := Slot(0); at < docs; {
-			for range 1 + r.IntN(burst) {
-				runs = append(runs, &run{lo: at, hi: at + memtableDocs, docs: memtableDocs})
-				at += memtableDocs
-			}
-			for range 1 + r.IntN(3) {
-				from, to := mergeable(runs)
-				if from == to {
-					break
-				}
-				sum := 0
-				for _, x := range runs[from:to] {
-					sum += x.docs
-				}
-				merged += sum
-				runs = slices.Replace(runs, from, to, &run{lo: runs[from].lo, hi: runs[to-1].hi, docs: sum})
-			}
-			most = max(most, len(runs))
-		}
-		for {
+		merged := 0
+		merge := func() bool {
 			from, to := mergeable(runs)
 			if from == to {
-				break
+				return false
 			}
 			sum := 0
 			for _, x := range runs[from:to] {
@@ -88,6 +69,18 @@ func TestRunsStayFew(t *testing.T) {
 			}
 			merged += sum
 			runs = slices.Replace(runs, from, to, &run{lo: runs[from].lo, hi: runs[to-1].hi, docs: sum})
+			return true
+		}
+		for at := Slot(0); at < docs; {
+			for range 1 + r.IntN(burst) {
+				runs = append(runs, &run{lo: at, hi: at + memtableDocs, docs: memtableDocs})
+				at += memtableDocs
+			}
+			for n := 1 + r.IntN(3); n > 0 && merge(); {
+				n--
+			}
+		}
+		for merge() {
 		}
 		// A quarter of a full run at least, and what is not enough for one.
 		if limit := 4*docs/maxRunSlots + 16; len(runs) > limit {
