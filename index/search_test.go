@@ -109,6 +109,9 @@ func TestScanByCodesKeepsTheBest(t *testing.T) {
 	for _, metric := range metrics {
 		for _, kind := range sketchKinds {
 			t.Run(metricName(metric)+" "+kind.name, func(t *testing.T) {
+				if testing.Short() && metric != distance.Dot {
+					t.Skip("one metric, of which keys are signed, is enough")
+				}
 				r := seeded(t, 83)
 				const n, dim, queries, limit = 3000, 40, 30, 300
 				vectors, classes := kind.make(r, n+queries, dim)
