@@ -152,7 +152,7 @@ func (c *raftCore) apply(entry []byte, timeout time.Duration) raft.ApplyFuture {
 	return c.r.ApplyLog(raft.Log{Data: entry}, timeout)
 }
 
-// refusedFuture is an entry that Raft was not given.
+// refusedFuture is an entry, or a change of members, that Raft was not given.
 type refusedFuture struct{ err error }
 
 func (f refusedFuture) Error() error  { return f.err }

@@ -102,6 +102,11 @@ func openBolt(path string, noSync bool) (*raftboltdb.BoltStore, error) {
 	if err := boltWhole(path); err != nil {
 		return nil, boltOpenError(path, err)
 	}
+	return openWholeBolt(path, noSync)
+}
+
+// openWholeBolt is openBolt for a file that boltWhole has looked at.
+func openWholeBolt(path string, noSync bool) (*raftboltdb.BoltStore, error) {
 	b, err := raftboltdb.New(raftboltdb.Options{Path: path, NoSync: noSync, BoltOptions: boltOptions()})
 	if err != nil {
 		return nil, boltOpenError(path, err)

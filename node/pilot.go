@@ -74,11 +74,11 @@ type carefulRaft struct{ *raft.Raft }
 func (r carefulRaft) DemoteVoter(id raft.ServerID, _ uint64, timeout time.Duration) raft.IndexFuture {
 	f := r.GetConfiguration()
 	if err := f.Error(); err != nil {
-		return refusedChange{err: err}
+		return refusedFuture{err}
 	}
 	voters := votersAmong(f.Configuration().Servers)
 	if _, leader := r.LeaderWithID(); leader == id || len(voters) < 2 {
-		return refusedChange{err: fmt.Errorf("node: %s leads or is the last voter: it keeps its vote", id)}
+		return refusedFuture{fmt.Errorf("node: %s leads or is the last voter: it keeps its vote", id)}
 	}
 	return r.Raft.DemoteVoter(id, f.Index(), timeout)
 }
@@ -88,23 +88,15 @@ var _ autopilot.Raft = carefulRaft{}
 func (r carefulRaft) AddVoter(id raft.ServerID, address raft.ServerAddress, _ uint64, timeout time.Duration) raft.IndexFuture {
 	f := r.GetConfiguration()
 	if err := f.Error(); err != nil {
-		return refusedChange{err: err}
+		return refusedFuture{err}
 	}
 	for _, s := range f.Configuration().Servers {
 		if s.ID == id {
 			return r.Raft.AddVoter(id, address, f.Index(), timeout)
 		}
 	}
-	return refusedChange{err: fmt.Errorf("node: %s is no member any more: not promoted", id)}
+	return refusedFuture{fmt.Errorf("node: %s is no member any more: not promoted", id)}
 }
-
-// refusedChange is the future of a change that Raft was not asked for.
-type refusedChange struct {
-	raft.IndexFuture
-	err error
-}
-
-func (r refusedChange) Error() error { return r.err }
 
 // report is what a member said last, and when.
 func (p *pilot) report(id string) (*nodev1.StatsReply, time.Time, bool) {

@@ -55,7 +55,7 @@ func openStable(fsys storage.FS, groupDir string) (closableStable, error) {
 	if err := errors.Join(sealValues(db), db.Close()); err != nil {
 		return nil, fmt.Errorf("node: open %s: %w; remove this node's data directory and let it rejoin", path, err)
 	}
-	under, err := openBolt(path, false)
+	under, err := openWholeBolt(path, false)
 	if err != nil {
 		return nil, err
 	}
