@@ -327,11 +327,12 @@ func (r *request) choosePlan(covered uint32, share float64) (wide int, by way) {
 	longer := r.ef + int(wideShare*float64(r.q.K)*(1/share-1))
 	walk := walkCost(min(float64(longer), r.expands(share)))
 	matching := r.matchingCost()
-	scan := r.scanCost()
-	switch {
-	case scan <= scanCommon*min(walk, matching):
-		return 0, wayScan
-	case share <= commonShare && (scan <= scanRather*min(walk, matching) || scan <= walkCost(float64(r.ef))):
+	few, rather := share <= commonShare, scanCommon
+	if few {
+		rather = scanRather
+	}
+	switch scan := r.scanCost(); {
+	case scan <= rather*min(walk, matching), few && scan <= walkCost(float64(r.ef)):
 		return 0, wayScan
 	case walk <= matching && longer <= maxWide:
 		return longer, wayWide

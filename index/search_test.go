@@ -106,50 +106,43 @@ func TestFilterCostsAtMostTwice(t *testing.T) {
 // and little else. Method: against all keys, sorted, and the vectors themselves,
 // for every metric, by rounded codes and lossless ones.
 func TestScanByCodesKeepsTheBest(t *testing.T) {
-	for _, metric := range metrics {
-		for _, kind := range sketchKinds {
-			t.Run(metricName(metric)+" "+kind.name, func(t *testing.T) {
-				if testing.Short() && metric != distance.Dot {
-					t.Skip("one metric, of which keys are signed, is enough")
+	eachSketchKind(t, func(t *testing.T, metric distance.Metric, kind sketchKind) {
+		r := seeded(t, 83)
+		const n, dim, queries, limit = 3000, 40, 30, 300
+		vectors, classes := kind.make(r, n+queries, dim)
+		x := openKind(t, metric, vectors[:n], classes)
+		kept, want, most := 0, 0, 0
+		for _, q := range vectors[n:] {
+			req := scanned(t, x, q, classFilter(true, 1))
+			s := req.s
+			byCodes := allKeys(req)
+			if err := req.scan(0, req.graphed, limit); err != nil {
+				t.Fatal(err)
+			}
+			got := slices.Clone(s.results)
+			if !slices.Equal(got[:req.q.K], byCodes[:req.q.K]) {
+				t.Fatal("not the best by codes")
+			}
+			most = max(most, len(got))
+			req.g.exactMeasure(&s.measure, s.query)
+			for _, c := range allKeys(req)[:req.q.K] {
+				among := func(c uint64) func(uint64) bool {
+					return func(o uint64) bool { return candidateVertex(o) == candidateVertex(c) }
 				}
-				r := seeded(t, 83)
-				const n, dim, queries, limit = 3000, 40, 30, 300
-				vectors, classes := kind.make(r, n+queries, dim)
-				x := openKind(t, metric, vectors[:n], classes)
-				kept, want, most := 0, 0, 0
-				for _, q := range vectors[n:] {
-					req := scanned(t, x, q, classFilter(true, 1))
-					s := req.s
-					byCodes := allKeys(req)
-					if err := req.scan(0, req.graphed, limit); err != nil {
-						t.Fatal(err)
-					}
-					got := slices.Clone(s.results)
-					if !slices.Equal(got[:req.q.K], byCodes[:req.q.K]) {
-						t.Fatal("not the best by codes")
-					}
-					most = max(most, len(got))
-					req.g.exactMeasure(&s.measure, s.query)
-					for _, c := range allKeys(req)[:req.q.K] {
-						among := func(c uint64) func(uint64) bool {
-							return func(o uint64) bool { return candidateVertex(o) == candidateVertex(c) }
-						}
-						if slices.ContainsFunc(byCodes[:limit], among(c)) {
-							want++
-							if slices.ContainsFunc(got, among(c)) {
-								kept++
-							}
-						}
+				if slices.ContainsFunc(byCodes[:limit], among(c)) {
+					want++
+					if slices.ContainsFunc(got, among(c)) {
+						kept++
 					}
 				}
-				t.Logf("%d of %d kept, among %d at most", kept, want, most)
-				if kept*1000 < want*999 || want == 0 {
-					t.Errorf("%d of %d kept", kept, want)
-				}
-				if kind.name == "clustered" && most > limit/2 {
-					t.Errorf("%d kept, of which 10 were wanted", most)
-				}
-			})
+			}
 		}
-	}
+		t.Logf("%d of %d kept, among %d at most", kept, want, most)
+		if kept*1000 < want*999 || want == 0 {
+			t.Errorf("%d of %d kept", kept, want)
+		}
+		if kind.name == "clustered" && most > limit/2 {
+			t.Errorf("%d kept, of which 10 were wanted", most)
+		}
+	})
 }

@@ -21,10 +21,7 @@ import (
 
 // sketchKinds are data of which sketches may or may not tell something; vectors
 // of class 1 and more lie apart from those of class 0.
-var sketchKinds = []struct {
-	name string
-	make func(r *rand.Rand, n, dim int) (vectors [][]float32, classes []int)
-}{
+var sketchKinds = []sketchKind{
 	{"random", func(r *rand.Rand, n, dim int) ([][]float32, []int) {
 		return clustered(r, n, dim, 1, 1), chances(r, n)
 	}},
@@ -48,6 +45,25 @@ var sketchKinds = []struct {
 		}
 		return out, chances(r, n)
 	}},
+}
+
+type sketchKind struct {
+	name string
+	make func(r *rand.Rand, n, dim int) (vectors [][]float32, classes []int)
+}
+
+// eachSketchKind runs a test by every metric on data of every kind.
+func eachSketchKind(t *testing.T, test func(t *testing.T, metric distance.Metric, kind sketchKind)) {
+	for _, metric := range metrics {
+		for _, kind := range sketchKinds {
+			t.Run(metricName(metric)+" "+kind.name, func(t *testing.T) {
+				if testing.Short() && metric != distance.Dot {
+					t.Skip("one metric, which has a coordinate more and signed keys, is enough")
+				}
+				test(t, metric, kind)
+			})
+		}
+	}
 }
 
 func chances(r *rand.Rand, n int) []int {
@@ -139,62 +155,55 @@ func openKind(t *testing.T, metric distance.Metric, vectors [][]float32, classes
 // can tell. Method: beside all keys, sorted, for matches of a filter by chance and of
 // a class that lies apart, on data of all kinds; some of it deleted.
 func TestSketchScanAgainstFullScan(t *testing.T) {
-	for _, metric := range metrics {
-		for _, kind := range sketchKinds {
-			t.Run(metricName(metric)+" "+kind.name, func(t *testing.T) {
-				if testing.Short() && metric != distance.Dot {
-					t.Skip("one metric, which has a coordinate more, is enough")
-				}
-				r := seeded(t, 61)
-				const n, dim, queries = 4096, 140, 30
-				vectors, classes := kind.make(r, n+queries, dim)
-				x := openKind(t, metric, vectors[:n], classes)
-				for range n / 20 {
-					x.Delete(Slot(r.IntN(n)), 1)
-				}
-				hit, want, looked, compared := 0, 0, 0, 0
-				for i, q := range vectors[n:] {
-					f := classFilter(i%2 == 0, 0)
-					req := scanned(t, x, q, f)
-					k := req.sketches()
-					if k == nil {
-						t.Fatalf("no sketches for %d matches", req.matching)
-					}
-					full := allKeys(req)
-					if err := req.scanSketches(k, req.graphed, 100); err != nil {
-						t.Fatal(err)
-					}
-					got := req.s.results
-					looked += req.stats.Sketched
-					compared += req.stats.Scanned
-					if len(got) < 10 {
-						t.Fatalf("%d results", len(got))
-					}
-					for _, c := range got {
-						if _, found := slices.BinarySearch(full, c); !found {
-							t.Fatalf("vertex %d at key %d is no match", candidateVertex(c), candidateKey(c))
-						}
-					}
-					want += 10
-					for j, c := range got[:10] {
-						if candidateKey(c) <= candidateKey(full[9]) && req.see.match(candidateVertex(c)) {
-							hit++
-						}
-						if j > 0 && got[j-1] >= c {
-							t.Fatal("out of order")
-						}
-					}
-				}
-				t.Logf("%d of %d found, %d sketches looked at, %d vectors compared", hit, want, looked, compared)
-				if hit*200 < want*199 {
-					t.Errorf("%d of %d found", hit, want)
-				}
-				if kind.name != "random" && kind.name != "equal" && compared*4 > looked*3 {
-					t.Errorf("%d vectors compared after %d looks", compared, looked)
-				}
-			})
+	eachSketchKind(t, func(t *testing.T, metric distance.Metric, kind sketchKind) {
+		r := seeded(t, 61)
+		const n, dim, queries = 4096, 140, 30
+		vectors, classes := kind.make(r, n+queries, dim)
+		x := openKind(t, metric, vectors[:n], classes)
+		for range n / 20 {
+			x.Delete(Slot(r.IntN(n)), 1)
 		}
-	}
+		hit, want, looked, compared := 0, 0, 0, 0
+		for i, q := range vectors[n:] {
+			f := classFilter(i%2 == 0, 0)
+			req := scanned(t, x, q, f)
+			k := req.sketches()
+			if k == nil {
+				t.Fatalf("no sketches for %d matches", req.matching)
+			}
+			full := allKeys(req)
+			if err := req.scanSketches(k, req.graphed, 100); err != nil {
+				t.Fatal(err)
+			}
+			got := req.s.results
+			looked += req.stats.Sketched
+			compared += req.stats.Scanned
+			if len(got) < 10 {
+				t.Fatalf("%d results", len(got))
+			}
+			for _, c := range got {
+				if _, found := slices.BinarySearch(full, c); !found {
+					t.Fatalf("vertex %d at key %d is no match", candidateVertex(c), candidateKey(c))
+				}
+			}
+			want += 10
+			for j, c := range got[:10] {
+				if candidateKey(c) <= candidateKey(full[9]) && req.see.match(candidateVertex(c)) {
+					hit++
+				}
+				if j > 0 && got[j-1] >= c {
+					t.Fatal("out of order")
+				}
+			}
+		}
+		t.Logf("%d of %d found, %d sketches looked at, %d vectors compared", hit, want, looked, compared)
+		if hit*200 < want*199 {
+			t.Errorf("%d of %d found", hit, want)
+		}
+		if kind.name != "random" && kind.name != "equal" && compared*4 > looked*3 {
+			t.Errorf("%d vectors compared after %d looks", compared, looked)
+		}
+	})
 }
 
 // Goal: a sketch is what its description says, and rules out what it says.

@@ -76,7 +76,7 @@ func TestCodeRowsEqualSingles(t *testing.T) {
 	eachVariant(t, func(t *testing.T) {
 		r := random(t)
 		for _, k := range codeKernels {
-			for blocks := 1; blocks <= 18; blocks++ { // the query is widened up to 16
+			for blocks := 1; blocks <= 18; blocks++ {
 				for count := range 20 {
 					n := 64 * blocks
 					rows, stride := 1+r.IntN(40), n+r.IntN(2)*r.IntN(100)
