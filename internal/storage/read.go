@@ -123,7 +123,10 @@ func (i *Iterator) Close() error {
 
 // Batch collects changes that are committed together. It is used by one
 // goroutine.
-type Batch struct{ b *pebble.Batch }
+type Batch struct {
+	b    *pebble.Batch
+	pace *pacer
+}
 
 // Set sets key to value; both are copied.
 func (b *Batch) Set(key, value []byte) error { return b.b.Set(key, value, nil) }
@@ -140,9 +143,11 @@ func (b *Batch) Bytes() int { return b.b.Len() }
 // Commit makes the changes visible, all at once; they become durable with a
 // later flush. The batch is empty afterwards.
 func (b *Batch) Commit() error {
+	n := b.b.Len()
 	if err := b.b.Commit(pebble.NoSync); err != nil {
 		return mapError(err)
 	}
+	b.pace.commit(n)
 	b.b.Reset()
 	return nil
 }

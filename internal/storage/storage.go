@@ -65,6 +65,8 @@ type DB struct {
 	dir string
 	fs  FS
 
+	memTable   uint64 // bytes
+	pace       *pacer
 	background atomic.Pointer[error] // of the last flush or compaction
 
 	closeOnce sync.Once
@@ -75,8 +77,7 @@ type DB struct {
 // Options.MustExist is false. It fails with ErrCorrupt if files are missing or
 // damaged.
 func Open(dir string, o Options) (*DB, error) {
-	given := o.FS != nil
-	if !given {
+	if o.FS == nil {
 		o.FS = Disk()
 	}
 	if !o.ReadOnly {
@@ -87,9 +88,13 @@ func Open(dir string, o Options) (*DB, error) {
 	cache := pebble.NewCache(orDefault(o.CacheBytes, DefaultCacheBytes))
 	defer cache.Unref() // the DB holds its own reference
 	d := &DB{dir: dir, fs: o.FS}
+	d.pace = newPacer(d.backlog)
 	var err error
 	po := d.pebbleOptions(o, cache)
-	if given {
+	d.memTable = po.MemTableSize
+	if o.FS == Disk() {
+		po.FS = pacedFS{o.FS, d.pace}
+	} else {
 		// A file system of a test's own: there Pebble's looking around ten times a
 		// second is most of what a simulated hour costs. Compactions are asked for
 		// by flushes and by the end of other compactions all the same.
@@ -111,12 +116,12 @@ func (d *DB) pebbleOptions(o Options, cache *pebble.Cache) *pebble.Options {
 		FormatMajorVersion:          formatVersion,
 		MemTableSize:                uint64(orDefault(int64(o.MemTableBytes), DefaultMemTableBytes)),
 		MemTableStopWritesThreshold: memTables,
-		L0CompactionThreshold:       4,
+		L0CompactionThreshold:       16,
 		L0CompactionFileThreshold:   l0CompactionFiles * 64,
 		L0StopWritesThreshold:       l0StopWrites,
 		LBaseMaxBytes:               lBaseBytes,
 		MaxOpenFiles:                maxOpenFiles,
-		BytesPerSync:                1 << 20,
+		BytesPerSync:                256 << 10,
 		Logger:                      logger{o.Logger},
 		CompactionConcurrencyRange:  func() (lower, upper int) { return 1, 2 },
 		EventListener:               d.listener(o),
@@ -200,11 +205,13 @@ func (d *DB) NewSnapshot() *Snapshot {
 
 // NewBatch returns an empty batch. Batches are made one at a time and given
 // back by Commit or Discard.
-func (d *DB) NewBatch() *Batch { return &Batch{b: d.db.NewBatch()} }
+func (d *DB) NewBatch() *Batch { return &Batch{b: d.db.NewBatch(), pace: d.pace} }
 
 // Flush makes durable what was committed before the call and waits for it. It
 // does not hold up commits.
 func (d *DB) Flush() error {
+	d.pace.asked.Add(1)
+	defer d.pace.asked.Add(-1)
 	done, err := d.db.AsyncFlush()
 	if err != nil {
 		return mapError(err)
@@ -247,6 +254,12 @@ func (d *DB) Stats() Stats {
 	}
 }
 
+// backlog is asked while tables are written, so that the store is open.
+func (d *DB) backlog() (memtables int, debt uint64) {
+	m := d.db.Metrics()
+	return int(m.MemTable.Size / d.memTable), m.Compact.EstimatedDebt
+}
+
 // Close flushes and closes the store. Snapshots and iterators must have been
 // closed. Closing it again returns what the first call did.
 func (d *DB) Close() error { return d.close(true) }
@@ -256,6 +269,7 @@ func (d *DB) Abandon() error { return d.close(false) }
 
 func (d *DB) close(flush bool) error {
 	d.closeOnce.Do(func() {
+		d.pace.end()
 		var err error
 		if flush {
 			err = d.Flush()
