@@ -118,7 +118,7 @@ func BenchmarkSegmentAppend(b *testing.B) {
 	for _, by := range []struct {
 		name string
 		fs   types.VFS
-	}{{"zeroed", walFS{storage.Disk(), segment}}, {"reserved", walfs.New()}} {
+	}{{"zeroed", walFS{fs: storage.Disk(), segmentBytes: segment}}, {"reserved", walfs.New()}} {
 		b.Run(by.name, func(b *testing.B) {
 			dir := b.TempDir()
 			entry := bytes.Repeat([]byte{1}, 3300)

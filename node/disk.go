@@ -49,7 +49,7 @@ func mkdirAll(fsys storage.FS, dir string) error {
 const fsSegmentBytes = 32 << 10
 
 func openFSLog(fsys storage.FS, dir string, log hclog.Logger) (closableLogStore, error) {
-	return openWAL(fsys, dir, segment.NewFiler(dir, walFS{fsys, fsSegmentBytes}), &walMeta{fs: fsys}, fsSegmentBytes, log)
+	return openWAL(fsys, dir, segment.NewFiler(dir, walFS{fs: fsys, segmentBytes: fsSegmentBytes}), &walMeta{fs: fsys}, fsSegmentBytes, log)
 }
 
 // openWAL opens a raft-wal log after mending what raft-wal 0.4 does not.

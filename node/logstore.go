@@ -74,11 +74,13 @@ func openLogDir(dir, kind string, log hclog.Logger) (closableLogStore, error) {
 		if mutants.SkipFsync {
 			fsys = storage.ForgetSync(fsys)
 		}
-		w, err := openWAL(fsys, dir, segment.NewFiler(dir, walFS{fsys, int64(wal.DefaultSegmentSize)}), meta, wal.DefaultSegmentSize, log)
+		old := newShrinker(log)
+		w, err := openWAL(fsys, dir, segment.NewFiler(dir, walFS{fsys, int64(wal.DefaultSegmentSize), old}), meta, wal.DefaultSegmentSize, log)
 		if err != nil {
+			old.close()
 			return nil, fmt.Errorf("node: open log %s: %w; if it is damaged, remove this node's data directory and let it rejoin", dir, err)
 		}
-		return walStore{w, meta}, nil
+		return walStore{w, meta, old}, nil
 	case logStoreBolt:
 		b, err := openBolt(filepath.Join(dir, "log.db"), mutants.SkipFsync)
 		if err != nil {
@@ -94,9 +96,14 @@ func openLogDir(dir, kind string, log hclog.Logger) (closableLogStore, error) {
 type walStore struct {
 	*wal.WAL
 	meta *metadb.BoltMetaDB
+	old  *shrinker // of its segments
 }
 
-func (s walStore) Close() error { return errors.Join(s.WAL.Close(), s.meta.Close()) }
+func (s walStore) Close() error {
+	err := errors.Join(s.WAL.Close(), s.meta.Close())
+	s.old.close()
+	return err
+}
 
 func openBolt(path string, noSync bool) (*raftboltdb.BoltStore, error) {
 	if err := boltWhole(path); err != nil {

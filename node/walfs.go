@@ -21,6 +21,7 @@ import (
 type walFS struct {
 	fs           storage.FS
 	segmentBytes int64
+	shrinker     *shrinker // nil: files are removed at once
 }
 
 var _ types.VFS = walFS{}
@@ -49,8 +50,14 @@ func (w walFS) Create(dir, name string, size uint64) (types.WritableFile, error)
 	return &walFile{File: f, fs: w.fs, newIn: dir, size: w.segmentBytes}, nil
 }
 
+// Delete is called when the log's metadata name the segment no more. What a crash
+// leaves of it is removed by the next open.
 func (w walFS) Delete(dir, name string) error {
-	if err := w.fs.Remove(w.fs.PathJoin(dir, name)); err != nil {
+	path := w.fs.PathJoin(dir, name)
+	if w.shrinker != nil {
+		return w.shrinker.remove(path)
+	}
+	if err := w.fs.Remove(path); err != nil {
 		return err
 	}
 	return storage.SyncDir(w.fs, dir)

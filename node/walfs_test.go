@@ -22,7 +22,7 @@ func TestZerosStayBehindTheLog(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for range 20 {
 		const size = 4 << 20
-		fs := walFS{storage.NewMemFS(), size}
+		fs := walFS{fs: storage.NewMemFS(), segmentBytes: size}
 		w, err := fs.Create("", "segment", size)
 		if err != nil {
 			t.Fatal(err)
