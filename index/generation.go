@@ -3,9 +3,7 @@
 package index
 
 import (
-	"cmp"
 	"math"
-	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -41,7 +39,7 @@ type generation struct {
 	garbage atomic.Int64
 	// radius is the largest squared norm of the vertices below graphed, as bits.
 	radius    atomic.Uint32
-	longest   atomic.Pointer[[]uint32] // see rankLengths
+	longest   atomic.Pointer[longest] // under Dot; see rankLengths
 	graphHash atomic.Pointer[digest]
 	marks     markRing
 	// plain: codes do not tell these vectors apart, so the graph is built and
@@ -221,40 +219,6 @@ func (g *generation) base32() []float32 {
 func (g *generation) stride32() int { return int(g.vectors.stride / 4) }
 
 // norm is the squared length of a vertex, under Dot.
-// mostLongest is how many of the longest vectors walks by inner product begin at.
-const mostLongest = 64
-
-// rankLengths keeps the list of the longest vectors below the watermark up to
-// date with vertices [from, to), longest first. By inner product they are near to
-// more queries than any others, yet far from all vertices, so that few links lead
-// to them.
-func (g *generation) rankLengths(from, to uint32) {
-	if g.norms == nil {
-		return
-	}
-	var old []uint32
-	if p := g.longest.Load(); p != nil {
-		old = *p
-	}
-	list := slices.Clone(old)
-	for v := from; v < to; v++ {
-		if len(old) < mostLongest || g.norm(v) > g.norm(old[len(old)-1]) {
-			list = append(list, v)
-		}
-	}
-	if len(list) == len(old) {
-		return
-	}
-	slices.SortFunc(list, func(a, b uint32) int {
-		if c := cmp.Compare(g.norm(b), g.norm(a)); c != 0 {
-			return c
-		}
-		return cmp.Compare(a, b)
-	})
-	list = list[:min(len(list), mostLongest)]
-	g.longest.Store(&list)
-}
-
 func (g *generation) norm(v uint32) float32 { return *(*float32)(g.norms.row(v)) }
 
 // acquireCodes takes a reference to the codes in use; nil if there are none.

@@ -363,7 +363,7 @@ func (x *Index) memory(g *generation) Memory {
 	}
 	slots := n * int64(g.slots.stride+g.deadAt.stride)
 	if g.norms != nil {
-		slots += n * int64(g.norms.stride)
+		slots += n*int64(g.norms.stride) + g.longest.Load().bytes()
 	}
 	vectors := n
 	if g.disk != nil {

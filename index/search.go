@@ -371,23 +371,7 @@ func (r *request) enter(ef int) {
 	s.seen.reset(int(r.graphed))
 	s.seen.add(candidateVertex(entry))
 	s.pool.insert(entry)
-	p := r.g.longest.Load()
-	if p == nil {
-		return
-	}
-	s.need(mostLongest)
-	ids := s.ids[:0]
-	for _, v := range *p {
-		if v < r.graphed && s.seen.add(v) {
-			ids = append(ids, v)
-		}
-	}
-	out := s.out[:cap(s.out)]
-	s.measure.keys(ids, out)
-	s.visited += len(ids)
-	for i, v := range ids {
-		s.pool.insert(candidate(out[i], v))
-	}
+	r.enterLongest()
 }
 
 // fewDead is the share of live vertices from which a walk takes no notice of the

@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"cmp"
+	"slices"
+)
+
+const (
+	// fewLongest vectors at least, and mostLongest at most, are what walks by inner
+	// product begin at. More than a few are worth it where lengths differ: where the
+	// last of them is longerRatio times as long, squared, as half of all are not.
+	fewLongest  = 64
+	mostLongest = 1024
+	longerRatio = 2
+	// longestShare of all vectors at most, and rows of longestBytes at most, which
+	// stay in a core's cache.
+	longestShare = 8
+	longestBytes = 256 << 10
+	// lengthSample is how many lengths tell what half of all are.
+	lengthSample = 512
+)
+
+// longest is a copy of the rows of the longest vectors, side by side: by inner
+// product they are near to more queries than any others, yet far from all vertices,
+// so that few links lead to them (ADR 0098). Never changed once published.
+type longest struct {
+	ranked []uint32 // up to mostLongest, longest first
+	ids    []uint32 // those of them whose rows are here
+	order  []uint32 // of their rows: 0, 1, ...
+	codes  *codeset // whose rows they are; nil: the vectors' own
+	rows8  []byte   // without the lift, which queries have none of
+	rows32 []float32
+}
+
+// rowOf is how many bytes a row has, and the query that it is compared with.
+func (g *generation) rowOf(codes *codeset) int {
+	if codes == nil {
+		return int(g.vectors.stride)
+	}
+	return (g.cfg.Dimension + 63) &^ 63
+}
+
+// rankLengths keeps the longest vectors below the watermark up to date with vertices
+// [from, to), which have codes if any have. The builder calls it.
+func (g *generation) rankLengths(from, to uint32) {
+	if g.norms == nil {
+		return
+	}
+	old := &longest{}
+	if p := g.longest.Load(); p != nil && from > 0 {
+		old = p
+	}
+	list := slices.Clone(old.ranked)
+	for v := from; v < to; v++ {
+		if len(old.ranked) < mostLongest || g.norm(v) > g.norm(old.ranked[len(old.ranked)-1]) {
+			list = append(list, v)
+		}
+	}
+	codes := g.codes.Load()
+	if g.plain.Load() {
+		codes = nil
+	}
+	slices.SortFunc(list, func(a, b uint32) int {
+		if c := cmp.Compare(g.norm(b), g.norm(a)); c != 0 {
+			return c
+		}
+		return cmp.Compare(a, b)
+	})
+	l := &longest{ranked: list[:min(len(list), mostLongest)], codes: codes}
+	l.ids = l.ranked[:g.worthRanking(l, to)]
+	if len(list) == len(old.ranked) && len(l.ids) == len(old.ids) && codes == old.codes {
+		return
+	}
+	l.order = make([]uint32, len(l.ids))
+	for i := range l.order {
+		l.order[i] = uint32(i)
+	}
+	switch row := g.rowOf(codes); {
+	case codes != nil:
+		l.rows8 = make([]byte, len(l.ids)*row)
+		for i, v := range l.ids {
+			copy(l.rows8[i*row:][:row], codes.row(v))
+		}
+	case g.disk == nil:
+		l.rows32 = make([]float32, len(l.ids)*row/4)
+		for i, v := range l.ids {
+			copy(l.rows32[i*row/4:], g.vector(v))
+		}
+	}
+	g.longest.Store(l)
+}
+
+// worthRanking is how many of the n vectors walks begin at.
+func (g *generation) worthRanking(l *longest, n uint32) int {
+	most := min(len(l.ranked), int(n)/longestShare, longestBytes/g.rowOf(l.codes))
+	if most > fewLongest {
+		sample := make([]float32, 0, lengthSample+1)
+		for v := uint32(0); v < n; v += n/lengthSample + 1 {
+			sample = append(sample, g.norm(v))
+		}
+		slices.Sort(sample)
+		usual := sample[len(sample)/2]
+		most, _ = slices.BinarySearchFunc(l.ranked[:most], longerRatio*usual, func(v uint32, norm float32) int {
+			return cmp.Compare(norm, g.norm(v))
+		})
+	}
+	return min(max(most, fewLongest), len(l.ranked))
+}
+
+// bytes is what the rows take; there may be none yet.
+func (l *longest) bytes() int64 {
+	if l == nil {
+		return 0
+	}
+	return int64(len(l.rows8) + 4*len(l.rows32))
+}
+
+// enterLongest puts the longest vectors into the pool, as far as they are near.
+func (r *request) enterLongest() {
+	l := r.g.longest.Load()
+	if l == nil {
+		return
+	}
+	s := r.s
+	ids, rows, m := l.ids, l.order, s.measure
+	switch {
+	case m.onCodes() && l.rows8 != nil && l.codes == r.codes:
+		row := r.g.rowOf(l.codes)
+		m.base8, m.stride, m.signed = l.rows8, row, m.signed[:row]
+	case !m.onCodes() && l.rows32 != nil:
+		m.base32 = l.rows32
+	default: // there are other codes by now
+		ids = ids[:min(len(ids), fewLongest)]
+		rows = ids
+	}
+	s.need(len(ids))
+	out := s.out[:len(ids)]
+	m.keys(rows[:len(ids)], out)
+	s.visited += len(ids)
+	for i, v := range ids {
+		if c := candidate(out[i], v); c < s.pool.bound() && v < r.graphed && s.seen.add(v) {
+			s.pool.insert(c)
+		}
+	}
+}

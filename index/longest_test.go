@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package index
+
+import (
+	"bytes"
+	"cmp"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/akidb/akidb/index/distance"
+)
+
+// lengthsApart makes vectors whose lengths are spread widely, none of them rare.
+func lengthsApart(r *rand.Rand, n, dim int) [][]float32 {
+	return repeat(n, func(int) []float32 { return normal(r, dim, math.Exp(0.7*r.NormFloat64())) })
+}
+
+// Goal: the copies of the longest vectors' rows are those of the longest, and of the
+// codes in use, however they were built. Method: beside a plain sort of all.
+func TestLongestRows(t *testing.T) {
+	for _, quantization := range quantizations {
+		t.Run(string(quantization), func(t *testing.T) {
+			r := seeded(t, 98)
+			const n, dim = 12_000, 12
+			vectors := lengthsApart(r, n, dim)
+			// The longest come early, so that their list is full before it pays.
+			slices.SortFunc(vectors[:n/2], func(a, b []float32) int {
+				return cmp.Compare(distance.InnerProduct(b, b), distance.InnerProduct(a, a))
+			})
+			x := fill(t, Config{Dimension: dim, Metric: distance.Dot, Quantization: quantization, M: 6, EfConstruction: 30}, vectors)
+			g := x.acquire()
+			defer g.release()
+			l := g.longest.Load()
+			want := make([]uint32, g.graphed.Load())
+			for i := range want {
+				want[i] = uint32(i)
+			}
+			slices.SortStableFunc(want, func(a, b uint32) int { return cmp.Compare(g.norm(b), g.norm(a)) })
+			if len(l.ids) < 256 || !slices.Equal(l.ids, want[:len(l.ids)]) {
+				t.Fatalf("%d rows, not of the longest", len(l.ids))
+			}
+			codes := g.codes.Load()
+			if l.codes != codes || (codes == nil) != (quantization == QuantizationNone) {
+				t.Fatal("rows of other codes")
+			}
+			for i, v := range l.ids {
+				if codes == nil && !slices.Equal(l.rows32[i*g.stride32():][:dim], g.vector(v)) ||
+					codes != nil && !bytes.Equal(l.rows8[i*64:][:dim], codes.row(v)[:dim]) {
+					t.Fatalf("row %d is not that of vertex %d", i, v)
+				}
+			}
+			if got := recall(t, x, repeat(60, func(int) []float32 { return normal(r, dim, 1) }), Query{K: 10, Ef: 12}, all); got < 0.9 {
+				t.Errorf("recall %.4f with a short list", got)
+			}
+		})
+	}
+}
+
+// Goal: where all vectors are about as long as the others, walks do not begin at
+// more of them than they did.
+func TestEqualLengthsAreNotRanked(t *testing.T) {
+	r := seeded(t, 99)
+	vectors := repeat(4000, func(int) []float32 { return normal(r, 12, 1) })
+	for _, v := range vectors {
+		distance.Normalize(v, v)
+	}
+	x := fill(t, Config{Dimension: 12, Metric: distance.Dot, M: 6, EfConstruction: 30}, vectors)
+	g := x.acquire()
+	defer g.release()
+	if n := len(g.longest.Load().ids); n != fewLongest {
+		t.Fatalf("%d", n)
+	}
+}
