@@ -14,9 +14,9 @@ const (
 	fewLongest  = 64
 	mostLongest = 1024
 	longerRatio = 2
-	// longestShare of all vectors at most, and rows of longestBytes at most, which
-	// stay in a core's cache.
-	longestShare = 8
+	// One in longestShare vectors at most, half as many where memory counts for
+	// more, and rows of longestBytes at most, which stay in a core's cache.
+	longestShare = 16
 	longestBytes = 256 << 10
 	// lengthSample is how many lengths tell what half of all are.
 	lengthSample = 512
@@ -78,6 +78,7 @@ func (g *generation) rankLengths(from, to uint32) {
 		l.order[i] = uint32(i)
 	}
 	switch row := g.rowOf(codes); {
+	case len(l.ids) <= fewLongest: // compared where they are
 	case codes != nil:
 		l.rows8 = make([]byte, len(l.ids)*row)
 		for i, v := range l.ids {
@@ -94,7 +95,11 @@ func (g *generation) rankLengths(from, to uint32) {
 
 // worthRanking is how many of the n vectors walks begin at.
 func (g *generation) worthRanking(l *longest, n uint32) int {
-	most := min(len(l.ranked), int(n)/longestShare, longestBytes/g.rowOf(l.codes))
+	share := longestShare
+	if g.disk != nil {
+		share *= 2
+	}
+	most := min(len(l.ranked), int(n)/share, longestBytes/g.rowOf(l.codes))
 	if most > fewLongest {
 		sample := make([]float32, 0, lengthSample+1)
 		for v := uint32(0); v < n; v += n/lengthSample + 1 {
@@ -131,7 +136,7 @@ func (r *request) enterLongest() {
 		m.base8, m.stride, m.signed = l.rows8, row, m.signed[:row]
 	case !m.onCodes() && l.rows32 != nil:
 		m.base32 = l.rows32
-	default: // there are other codes by now
+	default: // few, or there are other codes by now
 		ids = ids[:min(len(ids), fewLongest)]
 		rows = ids
 	}
