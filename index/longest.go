@@ -53,24 +53,37 @@ func (g *generation) rankLengths(from, to uint32) {
 		old = p
 	}
 	list := slices.Clone(old.ranked)
-	for v := from; v < to; v++ {
-		if len(old.ranked) < mostLongest || g.norm(v) > g.norm(old.ranked[len(old.ranked)-1]) {
-			list = append(list, v)
+	least := float32(-1) // equally long ones replace none: they have the higher number
+	rank := func() {
+		slices.SortFunc(list, func(a, b uint32) int {
+			if c := cmp.Compare(g.norm(b), g.norm(a)); c != 0 {
+				return c
+			}
+			return cmp.Compare(a, b)
+		})
+		if len(list) >= mostLongest {
+			list = list[:mostLongest]
+			least = g.norm(list[mostLongest-1])
 		}
 	}
+	rank()
+	news := 0
+	for v := from; v < to; v++ {
+		if g.norm(v) > least {
+			news++
+			if list = append(list, v); len(list) == 4*mostLongest {
+				rank()
+			}
+		}
+	}
+	rank()
 	codes := g.codes.Load()
 	if g.plain.Load() {
 		codes = nil
 	}
-	slices.SortFunc(list, func(a, b uint32) int {
-		if c := cmp.Compare(g.norm(b), g.norm(a)); c != 0 {
-			return c
-		}
-		return cmp.Compare(a, b)
-	})
-	l := &longest{ranked: list[:min(len(list), mostLongest)], codes: codes}
+	l := &longest{ranked: list, codes: codes}
 	l.ids = l.ranked[:g.worthRanking(l, to)]
-	if len(list) == len(old.ranked) && len(l.ids) == len(old.ids) && codes == old.codes {
+	if news == 0 && len(l.ids) == len(old.ids) && codes == old.codes {
 		return
 	}
 	l.order = make([]uint32, len(l.ids))
