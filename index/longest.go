@@ -149,9 +149,15 @@ func (r *request) enterLongest() {
 		m.base8, m.stride, m.signed = l.rows8, row, m.signed[:row]
 	case !m.onCodes() && l.rows32 != nil:
 		m.base32 = l.rows32
-	default: // few, or there are other codes by now
-		ids = ids[:min(len(ids), fewLongest)]
-		rows = ids
+	default: // few, or there are other codes by now, which the newest may not have
+		s.need(fewLongest)
+		rows = s.ids[:0]
+		for _, v := range ids[:min(len(ids), fewLongest)] {
+			if v < r.graphed {
+				rows = append(rows, v)
+			}
+		}
+		ids = rows
 	}
 	s.need(len(ids))
 	out := s.out[:len(ids)]

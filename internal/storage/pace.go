@@ -45,10 +45,8 @@ const (
 // takes most of the time that the next memtable takes to fill. It changes only when
 // bytes are written, never which.
 type pacer struct {
-	// backlog tells how many full memtables the bytes in RAM would make, and how many
-	// bytes compactions are behind.
-	backlog func() (memtables int, debt uint64)
 	start   time.Time
+	backlog atomic.Pointer[backlog] // nil: the store is being opened; no bound
 
 	committed  atomic.Int64 // bytes
 	lastCommit atomic.Int64 // ns since start
@@ -62,9 +60,14 @@ type pacer struct {
 	seen    int64 // of committed, when sampled
 }
 
-func newPacer(backlog func() (int, uint64)) *pacer {
-	return &pacer{backlog: backlog, start: time.Now(), rate: math.Inf(1)}
-}
+// backlog tells how many full memtables the bytes in RAM would make, and how many
+// bytes compactions are behind.
+type backlog func() (memtables int, debt uint64)
+
+func newPacer() *pacer { return &pacer{start: time.Now(), rate: math.Inf(1)} }
+
+// begin makes the bound count: there is somebody now who knows the backlog.
+func (p *pacer) begin(b backlog) { p.backlog.Store(&b) }
 
 // commit notes that n bytes were committed.
 func (p *pacer) commit(n int) {
@@ -111,7 +114,11 @@ func (p *pacer) sample(now time.Duration) {
 	committed := p.committed.Load()
 	income := float64(committed-p.seen) / (now - p.sampled).Seconds()
 	p.sampled, p.seen = now, committed
-	memtables, debt := p.backlog()
+	ask := p.backlog.Load()
+	if ask == nil {
+		return
+	}
+	memtables, debt := (*ask)()
 	if memtables >= paceBehind || now-time.Duration(p.lastCommit.Load()) > paceQuiet {
 		p.rate = math.Inf(1)
 		return

@@ -43,11 +43,15 @@ func TestPaceOfTables(t *testing.T) {
 		{"two memtables", 10 << 20, paceBehind - 1, 0, 0, false, paceShare * (10 << 20)},
 		{"commits would soon wait", 10 << 20, paceBehind, 0, 0, false, 0},
 		{"nothing is committed", 0, 1, 0, 0, false, 0},
+		{"the store is being opened", 10 << 20, 0, 0, 0, false, 0},
 		{"the store is being closed", 10 << 20, 1, 0, 0, true, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := newPacer(func() (int, uint64) { return c.memtables, c.debt })
+				p := newPacer()
+				if c.memtables > 0 {
+					p.begin(func() (int, uint64) { return c.memtables, c.debt })
+				}
 				p.asked.Store(c.asked)
 				stop := make(chan struct{})
 				go func() {
@@ -86,7 +90,8 @@ func TestPaceOfTables(t *testing.T) {
 // much was booked.
 func TestPaceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPacer(func() (int, uint64) { return 1, 0 })
+		p := newPacer()
+		p.begin(func() (int, uint64) { return 1, 0 })
 		time.Sleep(time.Second)
 		p.commit(1)
 		done := make(chan time.Duration)

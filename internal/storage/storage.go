@@ -88,7 +88,7 @@ func Open(dir string, o Options) (*DB, error) {
 	cache := pebble.NewCache(orDefault(o.CacheBytes, DefaultCacheBytes))
 	defer cache.Unref() // the DB holds its own reference
 	d := &DB{dir: dir, fs: o.FS}
-	d.pace = newPacer(d.backlog)
+	d.pace = newPacer()
 	var err error
 	po := d.pebbleOptions(o, cache)
 	d.memTable = po.MemTableSize
@@ -103,6 +103,7 @@ func Open(dir string, o Options) (*DB, error) {
 	if d.db, err = pebble.Open(dir, po); err != nil {
 		return nil, openError(dir, err)
 	}
+	d.pace.begin(d.backlog)
 	return d, nil
 }
 
@@ -254,7 +255,7 @@ func (d *DB) Stats() Stats {
 	}
 }
 
-// backlog is asked while tables are written, so that the store is open.
+// backlog is what pace has to know; a compaction may begin before Open is done.
 func (d *DB) backlog() (memtables int, debt uint64) {
 	m := d.db.Metrics()
 	return int(m.MemTable.Size / d.memTable), m.Compact.EstimatedDebt
