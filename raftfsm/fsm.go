@@ -207,7 +207,8 @@ func (f *FSM) CheckpointIndexes(ctx context.Context) error {
 }
 
 // Verify computes the state hash from the stored keys and compares it with the
-// one that Apply kept: it reads everything. ErrCorrupt if they differ.
+// one that Apply kept: it reads everything. ErrCorrupt if they differ, or if
+// something cannot be read because it is damaged.
 func (f *FSM) Verify(ctx context.Context) error {
 	st := f.acquire()
 	defer f.release(st)
@@ -215,6 +216,9 @@ func (f *FSM) Verify(ctx context.Context) error {
 		return ErrClosed
 	}
 	got, err := rehash(ctx, st.snap)
+	if errors.Is(err, storage.ErrCorrupt) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
 	if err != nil {
 		return fmt.Errorf("raftfsm: verify: %w", err)
 	}
