@@ -54,6 +54,9 @@ func (g *generation) rankLengths(from, to uint32) {
 	}
 	list := slices.Clone(old.ranked)
 	least := float32(-1) // equally long ones replace none: they have the higher number
+	if len(list) == mostLongest {
+		least = g.norm(list[mostLongest-1])
+	}
 	rank := func() {
 		slices.SortFunc(list, func(a, b uint32) int {
 			if c := cmp.Compare(g.norm(b), g.norm(a)); c != 0 {
@@ -66,7 +69,6 @@ func (g *generation) rankLengths(from, to uint32) {
 			least = g.norm(list[mostLongest-1])
 		}
 	}
-	rank()
 	news := 0
 	for v := from; v < to; v++ {
 		if g.norm(v) > least {
@@ -76,7 +78,9 @@ func (g *generation) rankLengths(from, to uint32) {
 			}
 		}
 	}
-	rank()
+	if news > 0 {
+		rank()
+	}
 	codes := g.codes.Load()
 	if g.plain.Load() {
 		codes = nil
@@ -142,6 +146,7 @@ func (r *request) enterLongest() {
 		return
 	}
 	s := r.s
+	s.need(len(l.ids))
 	ids, rows, m := l.ids, l.order, s.measure
 	switch {
 	case m.onCodes() && l.rows8 != nil && l.codes == r.codes:
@@ -150,7 +155,6 @@ func (r *request) enterLongest() {
 	case !m.onCodes() && l.rows32 != nil:
 		m.base32 = l.rows32
 	default: // few, or there are other codes by now, which the newest may not have
-		s.need(fewLongest)
 		rows = s.ids[:0]
 		for _, v := range ids[:min(len(ids), fewLongest)] {
 			if v < r.graphed {
@@ -159,7 +163,6 @@ func (r *request) enterLongest() {
 		}
 		ids = rows
 	}
-	s.need(len(ids))
 	out := s.out[:len(ids)]
 	m.keys(rows[:len(ids)], out)
 	s.visited += len(ids)

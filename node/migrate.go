@@ -58,7 +58,7 @@ func migrateGroup(dir, from, to string) (n uint64, err error) {
 		return 0, fmt.Errorf("node: no %q log: %w", from, oldErr)
 	case newErr == nil:
 		// The new log was complete; only the removal of the old is left.
-		return 0, removeDir(oldDir)
+		return 0, removeAll(oldDir)
 	}
 	if err := os.RemoveAll(tmp); err != nil {
 		return 0, err
@@ -72,10 +72,12 @@ func migrateGroup(dir, from, to string) (n uint64, err error) {
 	if err := storage.SyncDir(storage.Disk(), dir); err != nil {
 		return 0, err
 	}
-	return n, removeDir(oldDir)
+	return n, removeAll(oldDir)
 }
 
-func removeDir(path string) error {
+// removeAll removes a file or a directory and makes that durable. One that is gone
+// is no error.
+func removeAll(path string) error {
 	if err := os.RemoveAll(path); err != nil {
 		return err
 	}

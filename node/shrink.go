@@ -3,16 +3,14 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
-
-	"github.com/akidb/akidb/internal/storage"
 )
 
 const (
@@ -31,25 +29,26 @@ const (
 // and removed by who opens the log next.
 type shrinker struct {
 	log  hclog.Logger
-	stop chan struct{}
+	ctx  context.Context // ends at close
+	end  context.CancelFunc
 	done sync.WaitGroup
 
-	mu      sync.Mutex // guards the fields below
+	mu      sync.Mutex // guards the fields below, and that done does not grow once ctx has ended
 	waiting []string
 	running bool
-	closed  bool
 }
 
 func newShrinker(log hclog.Logger) *shrinker {
-	return &shrinker{log: log, stop: make(chan struct{})}
+	ctx, end := context.WithCancel(context.Background())
+	return &shrinker{log: log, ctx: ctx, end: end}
 }
 
 // remove takes the file away soon, or at once when there are many, or after close.
 func (s *shrinker) remove(path string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || len(s.waiting) >= shrinkBacklog {
-		return unlink(path)
+	if s.ctx.Err() != nil || len(s.waiting) >= shrinkBacklog {
+		return removeAll(path)
 	}
 	s.waiting = append(s.waiting, path)
 	if !s.running {
@@ -70,7 +69,7 @@ func (s *shrinker) run() {
 		path := s.waiting[0]
 		s.waiting = s.waiting[1:]
 		s.mu.Unlock()
-		if err := errors.Join(s.shrink(path), unlink(path)); err != nil {
+		if err := errors.Join(s.shrink(path), removeAll(path)); err != nil {
 			s.log.Error("failed to remove an old segment of the log", "file", path, "error", err)
 		}
 	}
@@ -85,18 +84,11 @@ func (s *shrinker) shrink(path string) error {
 	if err != nil {
 		return err
 	}
-	t := time.NewTimer(0)
-	defer t.Stop()
-	for size := st.Size() - shrinkStep; size > 0; size -= shrinkStep {
+	for size := st.Size() - shrinkStep; size > 0 && s.ctx.Err() == nil; size -= shrinkStep {
 		if err := os.Truncate(path, size); err != nil {
 			return err
 		}
-		t.Reset(shrinkPause)
-		select {
-		case <-t.C:
-		case <-s.stop:
-			return nil
-		}
+		pause(s.ctx, shrinkPause)
 	}
 	return nil
 }
@@ -104,22 +96,7 @@ func (s *shrinker) shrink(path string) error {
 // close removes what waits and returns when nothing is under way.
 func (s *shrinker) close() {
 	s.mu.Lock()
-	if !s.closed {
-		s.closed = true
-		close(s.stop)
-	}
+	s.end()
 	s.mu.Unlock()
 	s.done.Wait()
-}
-
-// unlink removes a file and makes that durable. One that is gone is no error.
-func unlink(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	err := storage.SyncDir(storage.Disk(), filepath.Dir(path))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }

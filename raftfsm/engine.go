@@ -104,15 +104,20 @@ func openEngine(ctx context.Context, cfg *Config, ref storeRef) (_ *engine, err 
 
 // damaged says what to do about a store that cannot be trusted.
 func damaged(path string, err error) error {
-	if !errors.Is(err, ErrCorrupt) && !errors.Is(err, storage.ErrCorrupt) {
+	if err = markCorrupt(err); !errors.Is(err, ErrCorrupt) {
 		return fmt.Errorf("raftfsm: open %s: %w", path, err)
-	}
-	if !errors.Is(err, ErrCorrupt) {
-		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return fmt.Errorf("raftfsm: open %s: %w; the store is damaged and was left as it is: "+
 		"if the other replicas are healthy, move this node's data directory away, remove the node from the cluster and let it join again; "+
 		"otherwise restore a backup", path, err)
+}
+
+// markCorrupt makes ErrCorrupt of damage that the store met.
+func markCorrupt(err error) error {
+	if errors.Is(err, storage.ErrCorrupt) && !errors.Is(err, ErrCorrupt) {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
 }
 
 // load reads a key that must be there.

@@ -216,11 +216,8 @@ func (f *FSM) Verify(ctx context.Context) error {
 		return ErrClosed
 	}
 	got, err := rehash(ctx, st.snap)
-	if errors.Is(err, storage.ErrCorrupt) {
-		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
-	}
 	if err != nil {
-		return fmt.Errorf("raftfsm: verify: %w", err)
+		return fmt.Errorf("raftfsm: verify: %w", markCorrupt(err))
 	}
 	if got != st.hash {
 		return fmt.Errorf("raftfsm: verify: %w: the stored keys hash to %s, the state hash at log index %d is %s", ErrCorrupt, got, st.applied, st.hash)

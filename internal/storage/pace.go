@@ -66,7 +66,7 @@ type backlog func() (memtables int, debt uint64)
 
 func newPacer() *pacer { return &pacer{start: time.Now(), rate: math.Inf(1)} }
 
-// begin makes the bound count: there is somebody now who knows the backlog.
+// begin makes the bound count: the store is open, which a compaction may precede.
 func (p *pacer) begin(b backlog) { p.backlog.Store(&b) }
 
 // commit notes that n bytes were committed.

@@ -65,7 +65,6 @@ type DB struct {
 	dir string
 	fs  FS
 
-	memTable   uint64 // bytes
 	pace       *pacer
 	background atomic.Pointer[error] // of the last flush or compaction
 
@@ -87,11 +86,9 @@ func Open(dir string, o Options) (*DB, error) {
 	}
 	cache := pebble.NewCache(orDefault(o.CacheBytes, DefaultCacheBytes))
 	defer cache.Unref() // the DB holds its own reference
-	d := &DB{dir: dir, fs: o.FS}
-	d.pace = newPacer()
+	d := &DB{dir: dir, fs: o.FS, pace: newPacer()}
 	var err error
 	po := d.pebbleOptions(o, cache)
-	d.memTable = po.MemTableSize
 	if o.FS == Disk() {
 		po.FS = pacedFS{o.FS, d.pace}
 	} else {
@@ -103,7 +100,10 @@ func Open(dir string, o Options) (*DB, error) {
 	if d.db, err = pebble.Open(dir, po); err != nil {
 		return nil, openError(dir, err)
 	}
-	d.pace.begin(d.backlog)
+	d.pace.begin(func() (memtables int, debt uint64) {
+		m := d.db.Metrics()
+		return int(m.MemTable.Size / po.MemTableSize), m.Compact.EstimatedDebt
+	})
 	return d, nil
 }
 
@@ -253,12 +253,6 @@ func (d *DB) Stats() Stats {
 		Compactions:    m.Compact.Count,
 		ReadAmp:        m.ReadAmp(),
 	}
-}
-
-// backlog is what pace has to know; a compaction may begin before Open is done.
-func (d *DB) backlog() (memtables int, debt uint64) {
-	m := d.db.Metrics()
-	return int(m.MemTable.Size / d.memTable), m.Compact.EstimatedDebt
 }
 
 // Close flushes and closes the store. Snapshots and iterators must have been
