@@ -279,9 +279,8 @@ func (n *Node) join(ctx context.Context, via *nodev1.HelloReply) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	var reply nodev1.JoinReply
-	req := &nodev1.JoinRequest{Node: n.selfInfo(), Empty: true}
-	if err := n.rpc.call(ctx, addr, laneBulk, methodJoin, req, &reply); err != nil {
+	reply, err := n.askToJoin(ctx, addr, &nodev1.JoinRequest{Node: n.selfInfo(), Empty: true})
+	if err != nil {
 		return false, fmt.Errorf("join cluster %s through %s: %w", via.ClusterId, addr, err)
 	}
 	if err := n.g.setIdentity(identity{Member: true, ClusterID: reply.ClusterId}); err != nil {
@@ -320,10 +319,51 @@ func (n *Node) rejoin(ctx context.Context, replies []*nodev1.HelloReply) error {
 		}
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		var reply nodev1.JoinReply
-		return n.rpc.call(ctx, r.LeaderAddr, laneBulk, methodJoin, &nodev1.JoinRequest{Node: n.selfInfo(), ClusterId: r.ClusterId}, &reply)
+		_, err := n.askToJoin(ctx, r.LeaderAddr, &nodev1.JoinRequest{Node: n.selfInfo(), ClusterId: r.ClusterId})
+		return err
 	}
 	return nil
+}
+
+// errLeaving is why a node that leaves asks nobody to take it in.
+var errLeaving = errors.New("node: this node leaves the cluster, so it does not join")
+
+// askToJoin asks the leader at addr to take this node into the configuration,
+// where it is once that succeeded: it is not asked for a second time if somebody
+// takes the node out afterwards. A request may be carried out after the removal it
+// was sent before, and would undo it: see endJoining.
+func (n *Node) askToJoin(ctx context.Context, addr string, req *nodev1.JoinRequest) (*nodev1.JoinReply, error) {
+	select {
+	case n.joinTurn <- struct{}{}:
+		defer func() { <-n.joinTurn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if n.leaving.Load() {
+		return nil, errLeaving
+	}
+	var reply nodev1.JoinReply
+	if err := n.rpc.call(ctx, addr, laneBulk, methodJoin, req, &reply); err != nil {
+		return nil, err
+	}
+	n.wasListed.Store(true)
+	return &reply, nil
+}
+
+// endJoining returns once no request of this node to join is under way; none comes
+// after it. It waits for half the time that the context leaves: removing a node
+// that may be back is better than not removing it.
+func (n *Node) endJoining(ctx context.Context) {
+	n.leaving.Store(true)
+	t := time.NewTimer(timeoutOf(ctx) / 2)
+	defer t.Stop()
+	select {
+	case n.joinTurn <- struct{}{}:
+		<-n.joinTurn
+	case <-t.C:
+		n.log.Warn("leaving while the leader was asked to let this node join: it may be a member again, see akidb cluster members")
+	case <-ctx.Done():
+	}
 }
 
 func whoAnswered(replies int, silent []string) string {

@@ -250,6 +250,7 @@ func (n *Node) Leave(ctx context.Context) error {
 		return nil
 	}
 	n.handOver(ctx)
+	n.endJoining(ctx)
 	err := n.RemoveMember(ctx, n.cfg.NodeID)
 	if err != nil && n.removed.Load() {
 		return nil
@@ -426,6 +427,9 @@ func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.Jo
 	}
 	n.joinMu.Lock()
 	defer n.joinMu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return nil, err // who asked has given up, and may have left meanwhile
+	}
 	have, found := n.server(r.Node.NodeId)
 	if r.Node.NodeId == n.cfg.NodeID {
 		return nil, fmt.Errorf("%w: node id %q is the leader's own: ids must differ", errInvalid, r.Node.NodeId)

@@ -122,8 +122,10 @@ type Node struct {
 	// wasListed is set once the leader's configuration was seen to hold this
 	// node, see rejoin.
 	wasListed atomic.Bool
-	caughtUp  atomic.Bool // see catchUp
-	removed   atomic.Bool // see askIfRemoved
+	joinTurn  chan struct{} // holds a token while this node asks to join
+	leaving   atomic.Bool   // see endJoining
+	caughtUp  atomic.Bool   // see catchUp
+	removed   atomic.Bool   // see askIfRemoved
 	findNow   chan struct{}
 	seeking   atomic.Pointer[string] // why this node is no member yet, see findCluster
 	// purged is the generation up to which a collection was purged by this
@@ -154,7 +156,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := claimDataDir(c.files(), c.DataDir, c.NodeID); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), closed: make(chan struct{}), findNow: make(chan struct{}, 1), purged: make(map[string]uint64)}
+	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), closed: make(chan struct{}), findNow: make(chan struct{}, 1), joinTurn: make(chan struct{}, 1), purged: make(map[string]uint64)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if n.met, err = newMetrics(c.Registerer, n); err != nil {
 		return nil, err

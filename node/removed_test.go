@@ -3,9 +3,12 @@
 package node
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -30,4 +33,58 @@ func TestRemovedNodeKnowsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.wait("the node to serve again", func() bool { return f.Ready() == nil })
+}
+
+// A node that left is not taken back by its own request. From its admission on it
+// knows that it is a member, and does not ask again where others have not heard of
+// that; and once it leaves it asks no more.
+func TestNodeThatLeftDoesNotAskToBeTakenBack(t *testing.T) {
+	c := newCluster(t, []string{"n1", "n2", "n3", "n4"}, func(cfg *Config) { cfg.BootstrapExpect = 3 })
+	for _, name := range c.names[:3] {
+		c.start(name)
+	}
+	c.leader()
+	n := c.start("n4")
+	c.wait("the node to serve", func() bool { return n.Ready() == nil })
+	if !n.wasListed.Load() {
+		t.Error("the node was admitted and does not know it")
+	}
+	if err := n.Leave(c.ctx()); err != nil {
+		t.Fatal(err)
+	}
+	replies, err := n.helloAll(c.ctx())
+	if err != nil || len(replies) == 0 {
+		t.Fatal(replies, err)
+	}
+	n.wasListed.Store(false) // as in a process that was just started again
+	if err := n.rejoin(c.ctx(), replies); !errors.Is(err, errLeaving) {
+		t.Errorf("asked again after leaving: %v", err)
+	}
+	if s, found := c.leader().server("n4"); found {
+		t.Errorf("the node that left is a member: %v", s)
+	}
+}
+
+// Leaving waits for a request to join that is under way, but not for ever.
+func TestLeavingWaitsForARequestToJoin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := &Node{joinTurn: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler)}
+		n.joinTurn <- struct{}{}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		began := time.Now()
+		go func() {
+			time.Sleep(3 * time.Second)
+			<-n.joinTurn
+		}()
+		n.endJoining(ctx)
+		if waited := time.Since(began); waited != 3*time.Second {
+			t.Errorf("waited %v for a request that took 3s", waited)
+		}
+		n.joinTurn <- struct{}{}
+		n.endJoining(ctx)
+		if waited := time.Since(began); waited != (3*time.Second + (20*time.Second-3*time.Second)/2) {
+			t.Errorf("went on after %v in all", waited)
+		}
+	})
 }

@@ -80,11 +80,24 @@ func TestTenReadReplicasJoinAndLeaveUnderLoad(t *testing.T) {
 	x.more(50)
 	for _, n := range append(replicas[:0:0], replicas...) {
 		x.must(n.Stop(x.ctx()))
+		x.left(n)
 		x.must(x.c.Forget(n))
 	}
 	x.members("three members", voters, count(3))
 	x.more(50)
 	x.finish()
+}
+
+// left fails with what a stopped node said of leaving if it stayed a member.
+func (x *trial) left(n *localcluster.Node) {
+	x.t.Helper()
+	text, err := os.ReadFile(n.LogPath())
+	x.must(err)
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, "still a member") || strings.Contains(line, "it may be a member again") {
+			x.t.Fatalf("%s did not leave: %s", n.ID, line)
+		}
+	}
 }
 
 // Goal: a node that lost its disk comes back by itself. Method: kill a follower,
