@@ -257,7 +257,7 @@ const readyPoll = 20 * time.Millisecond
 // sayReady logs "serving" at once and "ready" when this replica can serve.
 func sayReady(ctx context.Context, n *node.Node, cfg *settings.Serve, log *slog.Logger) error {
 	began := time.Now()
-	log.Info("serving", "rest", cfg.RESTAddr, "grpc", cfg.GRPCAddr, "raft", cfg.RaftAddr, "metrics", cfg.MetricsAddr, "data", cfg.DataDir, "version", release)
+	log.Info("serving", "rest", cfg.RESTAddr, "grpc", cfg.GRPCAddr, "raft", cfg.RaftAddr, "metrics", cfg.MetricsAddr, "data", cfg.DataDir, "timer_slack", currentTimerSlack(), "version", release)
 	tick := time.NewTicker(readyPoll)
 	defer tick.Stop()
 	for n.Ready() != nil {
