@@ -41,7 +41,7 @@
 //	NO_LEADER                             not applied  retry after backoff  retry after backoff
 //	UNKNOWN_OUTCOME                       unknown      retry, same id       another replica
 //	OVERLOADED, TOO_MANY_REQUESTS         not applied  after RetryInfo      after RetryInfo
-//	FENCED, SHUTTING_DOWN                 not applied  another node         another replica
+//	FENCED, CORRUPT, SHUTTING_DOWN        not applied  another node         another replica
 //	TOO_STALE                             not applied  -                    another replica
 //	STALE_PROPOSAL, ENTRY_CONFLICT        not applied  retry                -
 //	DEADLINE_EXCEEDED on the server       unknown      retry, same id       another replica

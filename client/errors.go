@@ -45,6 +45,7 @@ const (
 	reasonNoLeader  = "NO_LEADER"
 	reasonUnknown   = "UNKNOWN_OUTCOME"
 	reasonFenced    = "FENCED"
+	reasonCorrupt   = "CORRUPT"
 	reasonTooStale  = "TOO_STALE"
 	reasonShutdown  = "SHUTTING_DOWN"
 	reasonReused    = "REQUEST_ID_REUSED"
@@ -206,7 +207,7 @@ func (v *verdict) byReason() {
 		v.class, v.retry, v.election, v.moveOn = NotApplied, true, true, true
 	case reasonUnknown:
 		v.class, v.retry, v.election, v.moveOn = Unknown, true, true, false
-	case reasonFenced, reasonTooStale, reasonShutdown:
+	case reasonFenced, reasonCorrupt, reasonTooStale, reasonShutdown:
 		v.class, v.retry, v.moveOn = NotApplied, true, true
 		v.down = v.reason != reasonTooStale
 	}

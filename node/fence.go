@@ -66,6 +66,9 @@ func (n *Node) fenced() error {
 	if err := n.g.m.Diverged(); err != nil {
 		return fmt.Errorf("%w: %w", ErrFenced, err)
 	}
+	if err := n.g.m.Damaged(); err != nil {
+		return fmt.Errorf("%w: %w", ErrFenced, err)
+	}
 	return n.superseded()
 }
 
@@ -80,13 +83,16 @@ const (
 	handOnPause = time.Second
 )
 
-// keepFence records what a state check found, and keeps a fenced node from
+// keepFence records what a state check or applying found, and keeps a fenced node from
 // leading: what it answers to writes comes from its state too.
 func (n *Node) keepFence() {
 	for n.ctx.Err() == nil {
 		pause(n.ctx, n.cfg.paced(fencePoll))
 		if err := n.g.m.Diverged(); err != nil {
 			n.raiseFence(fence{Diverged: err.Error()})
+		}
+		if err := n.g.m.Damaged(); err != nil {
+			n.raiseFence(fence{Corrupt: err.Error()})
 		}
 		if n.fence.Load() == nil {
 			continue

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -41,6 +42,9 @@ type machine interface {
 	HashAt(logIndex uint64) (raftfsm.StateHash, bool)
 	// Diverged is not nil once a state check disagreed.
 	Diverged() error
+	// Damaged is not nil once an entry was not applied because the state is
+	// damaged: nothing is applied from then on until Import.
+	Damaged() error
 	// Verify reads everything and compares it with its checksums; an error
 	// wrapping raftfsm.ErrCorrupt says that the replica is damaged.
 	Verify(ctx context.Context) error
@@ -73,8 +77,9 @@ type adapter struct {
 	onHeld func(error)
 	held   error // of Raft's applying goroutine
 
-	mu   sync.Mutex // guards the fields below
-	seen uint64
+	mu      sync.Mutex // guards the fields below
+	seen    uint64
+	damaged error // of the machine: what Raft handed over after it is not applied
 	// wake is closed and replaced when seen grows; nil while nobody waits.
 	wake chan struct{}
 }
@@ -91,7 +96,8 @@ func (a *adapter) attach(await func(index uint64) error, onHeld func(error)) {
 
 // ApplyBatch passes entries on and wakes those who wait for them. If this node
 // could not flush the entries they are not applied, and each response is an
-// error wrapping ErrUnknownOutcome: the followers may hold them.
+// error wrapping ErrUnknownOutcome: the followers may hold them. So it is once the
+// machine is damaged.
 func (a *adapter) ApplyBatch(logs []*raft.Log) []any {
 	if a.await != nil && a.held == nil {
 		if a.held = a.await(logs[len(logs)-1].Index); a.held != nil {
@@ -99,18 +105,41 @@ func (a *adapter) ApplyBatch(logs []*raft.Log) []any {
 		}
 	}
 	if a.held != nil {
-		out := make([]any, len(logs))
-		for i := range out {
-			out[i] = fmt.Errorf("%w: %w", ErrUnknownOutcome, a.held)
-		}
-		return out
+		return notApplied(logs, a.held)
 	}
 	out := a.m.ApplyBatch(logs)
+	if err := a.m.Damaged(); err != nil {
+		a.breakOff(err)
+		return notApplied(logs, err)
+	}
 	a.advance(logs[len(logs)-1].Index)
 	if a.onApply != nil {
 		a.onApply(logs)
 	}
 	return out
+}
+
+func notApplied(logs []*raft.Log, why error) []any {
+	out := make([]any, len(logs))
+	for i := range out {
+		out[i] = fmt.Errorf("%w: %w", ErrUnknownOutcome, why)
+	}
+	return out
+}
+
+// breakOff is called when entries that Raft handed over are not in the state, nor
+// will be.
+func (a *adapter) breakOff(why error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.damaged = why
+	a.wakeLocked()
+}
+
+func (a *adapter) brokenOff() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.damaged
 }
 
 // advance is called when every entry up to index is in the state.
@@ -121,6 +150,10 @@ func (a *adapter) advance(index uint64) {
 		return
 	}
 	a.seen = index
+	a.wakeLocked()
+}
+
+func (a *adapter) wakeLocked() {
 	if a.wake != nil {
 		close(a.wake)
 		a.wake = nil
@@ -133,13 +166,18 @@ func (a *adapter) applied() uint64 {
 	return a.seen
 }
 
-// wait returns once every entry up to index is in the state.
+// wait returns once every entry up to index is in the state; ErrFenced if it never
+// will be, since the state is damaged.
 func (a *adapter) wait(ctx context.Context, index uint64) error {
 	for {
 		a.mu.Lock()
 		if a.seen >= index {
 			a.mu.Unlock()
 			return nil
+		}
+		if err := a.damaged; err != nil {
+			a.mu.Unlock()
+			return fmt.Errorf("%w: %w", ErrFenced, err)
 		}
 		if a.wake == nil {
 			a.wake = make(chan struct{})
@@ -156,8 +194,8 @@ func (a *adapter) wait(ctx context.Context, index uint64) error {
 
 // Snapshot is O(1): the work is in Persist.
 func (a *adapter) Snapshot() (raft.FSMSnapshot, error) {
-	if a.held != nil {
-		return nil, a.held // Raft believes more to be applied than is
+	if err := cmp.Or(a.held, a.brokenOff()); err != nil {
+		return nil, err // Raft believes more to be applied than is
 	}
 	return flushSnapshot{a.m}, nil
 }
@@ -176,6 +214,9 @@ func (a *adapter) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
+	a.mu.Lock()
+	a.damaged = nil // the store is another one
+	a.mu.Unlock()
 	a.advance(index)
 	return nil
 }

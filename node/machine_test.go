@@ -33,6 +33,8 @@ type memMachine struct {
 	hashes    map[uint64]raftfsm.StateHash
 	diverged  error
 	damage    error         // what Verify finds
+	spoilt    error         // what ApplyBatch meets
+	damaged   error         // what Damaged says
 	applyGate chan struct{} // not nil: ApplyBatch waits for it to close
 }
 
@@ -79,6 +81,9 @@ func (m *memMachine) ApplyBatch(logs []*raft.Log) []any {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	out := make([]any, len(logs))
+	if m.damaged = m.spoilt; m.damaged != nil {
+		return out
+	}
 	for i, l := range logs {
 		if l.Index <= m.st.Applied {
 			continue
@@ -245,6 +250,12 @@ func (m *memMachine) Diverged() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.diverged
+}
+
+func (m *memMachine) Damaged() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.damaged
 }
 
 func (m *memMachine) Verify(context.Context) error {

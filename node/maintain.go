@@ -353,15 +353,33 @@ func (n *Node) keepCheckpoints() {
 	}
 }
 
-// scrub looks for damage that nobody has read yet. A damaged replica fences
-// itself, and the leader raises CORRUPT for it.
-func (n *Node) scrub() {
-	if n.cfg.ScrubInterval < 0 {
-		return
+// Suspect says that a read met damage, which err wraps: all of the state is read
+// soon, and this replica fences itself if what is stored is damaged indeed.
+func (n *Node) Suspect(err error) {
+	select {
+	case n.suspected <- struct{}{}:
+		n.log.Error("a read met damage: looking through the state", "err", err)
+	default:
 	}
+}
+
+// scrubRest is how long a suspicion is not looked into after a scrub found nothing.
+const scrubRest = time.Minute
+
+// scrub looks for damage that nobody has read yet, and at once where somebody has
+// (Suspect). A damaged replica fences itself, and the leader raises CORRUPT for it.
+func (n *Node) scrub() {
 	for n.ctx.Err() == nil {
-		pause(n.ctx, n.cfg.ScrubInterval)
-		if n.ctx.Err() != nil {
+		var due <-chan time.Time
+		if n.cfg.ScrubInterval >= 0 {
+			due = time.After(n.cfg.ScrubInterval)
+		}
+		suspected := false
+		select {
+		case <-due:
+		case <-n.suspected:
+			suspected = true
+		case <-n.ctx.Done():
 			return
 		}
 		err := n.g.m.Verify(n.ctx)
@@ -371,6 +389,9 @@ func (n *Node) scrub() {
 			n.raiseFence(fence{Corrupt: err.Error()})
 		case err != nil && n.ctx.Err() == nil:
 			n.log.Warn("scrub", "err", err)
+		}
+		if suspected {
+			pause(n.ctx, n.cfg.paced(scrubRest))
 		}
 	}
 }

@@ -127,6 +127,7 @@ type Node struct {
 	caughtUp  atomic.Bool   // see catchUp
 	removed   atomic.Bool   // see askIfRemoved
 	findNow   chan struct{}
+	suspected chan struct{}          // wakes scrub
 	seeking   atomic.Pointer[string] // why this node is no member yet, see findCluster
 	// purged is the generation up to which a collection was purged by this
 	// node as leader; only housekeeping touches it.
@@ -156,7 +157,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := claimDataDir(c.files(), c.DataDir, c.NodeID); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), closed: make(chan struct{}), findNow: make(chan struct{}, 1), joinTurn: make(chan struct{}, 1), purged: make(map[string]uint64)}
+	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), closed: make(chan struct{}), findNow: make(chan struct{}, 1), suspected: make(chan struct{}, 1), joinTurn: make(chan struct{}, 1), purged: make(map[string]uint64)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if n.met, err = newMetrics(c.Registerer, n); err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -205,6 +206,68 @@ func TestDamagedReplicaIsFenced(t *testing.T) {
 		}
 		return false
 	})
+}
+
+// A read that met damage has all of the state read, long before that is due.
+func TestSuspicionIsLookedInto(t *testing.T) {
+	c := startCluster(t, 3, func(cfg *Config) { cfg.ScrubInterval = -1 })
+	f := c.follower()
+	m := c.mem[f.ID()]
+	m.mu.Lock()
+	m.damage = fmt.Errorf("table 7: %w", raftfsm.ErrCorrupt)
+	m.mu.Unlock()
+	f.Suspect(m.damage)
+	c.wait("the fence", func() bool { return errors.Is(f.Ready(), ErrFenced) })
+}
+
+// A leader that meets damage as it applies does not end, nor does it answer: what it
+// was given is with the others, one of which leads then. Its reads are refused, those
+// too that wait for what it will never apply, and so it is after a restart.
+func TestDamageWhileApplyingFences(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	l := c.leader()
+	c.put(l, "before")
+	m := c.mem[l.ID()]
+	waiting := make(chan error, 1)
+	go func() { waiting <- l.awaitRead(c.ctx(), ReadOptions{Consistency: Session, MinIndex: 1 << 40}) }()
+	m.mu.Lock()
+	m.spoilt = fmt.Errorf("table 7: %w", raftfsm.ErrCorrupt)
+	m.mu.Unlock()
+	during, err := encodeCommand(put("during"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.proposeOnce(c.ctx(), during); !errors.Is(err, ErrUnknownOutcome) {
+		t.Errorf("a write that the leader could not apply: %v", err)
+	}
+	if err := <-waiting; !errors.Is(err, ErrFenced) {
+		t.Errorf("a read that waited for it: %v", err)
+	}
+	if err := l.awaitRead(c.ctx(), ReadOptions{Consistency: Eventual}); !errors.Is(err, ErrFenced) {
+		t.Errorf("a read after it: %v", err)
+	}
+	if _, err := l.g.ad.Snapshot(); !errors.Is(err, raftfsm.ErrCorrupt) {
+		t.Errorf("a snapshot of what was not applied: %v", err)
+	}
+	if said, is := l.g.ad.applied(), m.Applied(); said > is {
+		t.Errorf("it says that it applied %d, and applied %d", said, is)
+	}
+	next := c.nextLeader(l)
+	c.wait("the write on the next leader", func() bool { _, ok := c.mem[next.ID()].doc("during"); return ok })
+	c.put(next, "after")
+	c.wait("the alarm", func() bool {
+		for _, a := range c.mem[next.ID()].Facts().alarms {
+			if a.Kind == AlarmCorrupt && a.NodeID == l.ID() {
+				return true
+			}
+		}
+		return false
+	})
+	c.wait("the fence on the disk", func() bool { _, err := os.Stat(l.fencePath()); return err == nil })
+	c.stop(l.ID())
+	if again := c.start(l.ID()); !errors.Is(again.Ready(), ErrFenced) {
+		t.Errorf("after a restart: %v", again.Ready())
+	}
 }
 
 // Budgets: writes of documents are refused with a pause while reads go on.

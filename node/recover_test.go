@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
+	"github.com/akidb/akidb/raftfsm"
 )
 
 func (c *cluster) wipe(name string) {
@@ -66,6 +67,37 @@ func TestRecoverRefusesWhileAMemberAnswers(t *testing.T) {
 	n := c.start("n3")
 	c.put(n, "after")
 	c.wait("n3 to be a member as before", func() bool { return n.Ready() == nil && n.g.clusterID() == id })
+}
+
+// A survivor whose state is damaged is not made a cluster of: it cannot hold what
+// its log does.
+func TestRecoverRefusesDamagedState(t *testing.T) {
+	damage := fmt.Errorf("table 7: %w", raftfsm.ErrCorrupt)
+	c := startCluster(t, 3, nil)
+	c.put(c.leader(), "before")
+	id := c.clusterID()
+	for _, n := range c.names {
+		c.stop(n)
+	}
+	if err := os.Remove(filepath.Join(c.mem["n3"].dir, "mem.json")); err != nil { // its log has all of it
+		t.Fatal(err)
+	}
+	cfg := c.config("n3")
+	open := cfg.openMachine
+	cfg.openMachine = func(ctx context.Context, dir string) (machine, error) {
+		m, err := open(ctx, dir)
+		if err == nil {
+			m.(*memMachine).spoilt = damage
+		}
+		return m, err
+	}
+	confirm := RecoverConfirmation{ClusterID: id, NodeID: "n3"}
+	if _, err := Recover(t.Context(), cfg, confirm); !errors.Is(err, raftfsm.ErrCorrupt) || !strings.Contains(err.Error(), "another survivor") {
+		t.Fatalf("recovered: %v", err)
+	}
+	if out, err := Recover(t.Context(), c.config("n3"), confirm); err != nil || out.Unconfirmed == 0 {
+		t.Fatalf("once it is mended: %+v, %v", out, err)
+	}
 }
 
 // What listens at a member's address and does not talk may be that member behind

@@ -160,10 +160,31 @@ func (a *applier) closeFinder() {
 	}
 }
 
+// fail ends applying. Readers keep the state that was published last, and what is
+// stored stays as it is.
 func (f *FSM) fail(logIndex uint64, err error) {
-	f.failed = err
-	f.cfg.Logger.Error("raftfsm: cannot apply", "log_index", logIndex, "error", err)
+	err = markCorrupt(err)
+	if f.failed == nil {
+		f.cfg.Logger.Error("raftfsm: cannot apply", "log_index", logIndex, "error", err)
+		f.failed = err
+	}
+	if errors.Is(err, ErrCorrupt) {
+		err = fmt.Errorf("raftfsm: log index %d cannot be applied: %w", logIndex, err)
+		f.damage.CompareAndSwap(nil, &err)
+		return
+	}
 	f.cfg.Fatal(logIndex, err)
+}
+
+// Damaged is not nil once an entry could not be applied because the store is
+// damaged: it wraps ErrCorrupt. Nothing is applied from then on, until a snapshot
+// replaced the store; what ApplyBatch answered in the call that met the damage, and
+// answers later, means nothing. It may be called at any time.
+func (f *FSM) Damaged() error {
+	if err := f.damage.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 // entry applies the commands of one entry.

@@ -32,9 +32,10 @@ type Config struct {
 	MaxRequests  int   // 0 is DefaultMaxRequests
 	RequestTTLms int64 // by proposer time; 0 is DefaultRequestTTLms
 
-	// Fatal is called when a committed entry cannot be applied; going on would
-	// make this replica differ from the others. It must not return; the default
-	// panics. In tests it may return, and nothing is applied from then on.
+	// Fatal is called when a committed entry cannot be applied, for another reason
+	// than damage of what is stored here (see Damaged); going on would make this
+	// replica differ from the others. It must not return; the default panics. In
+	// tests it may return, and nothing is applied from then on.
 	Fatal func(logIndex uint64, err error)
 
 	// FS is the file system of the store; nil is the disk. With another one the
@@ -85,10 +86,11 @@ type FSM struct {
 
 	eng    *engine
 	apply  *applier
-	failed error // set when Fatal was called
+	failed error // why nothing is applied any more, see fail
 
 	state    atomic.Pointer[state]
 	diverged atomic.Pointer[error]
+	damage   atomic.Pointer[error] // what Damaged says
 	history  hashHistory
 	life     lifetimes
 

@@ -79,7 +79,7 @@ func (c *Collection) readError(err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("raftfsm: read collection %q: %w", c.s.rec.GetName(), err)
+	return fmt.Errorf("raftfsm: read collection %q: %w", c.s.rec.GetName(), markCorrupt(err))
 }
 
 // read fills d with what is known of a slot.
@@ -118,7 +118,7 @@ func (c *Collection) read(slot index.Slot, p Projection, d *Document) error {
 func (c *Collection) Search(ctx context.Context, q index.Query, p Projection) ([]Match, index.Stats, error) {
 	found, stats, err := c.s.c.idx.Search(ctx, q, c.indexView(), make([]index.Result, 0, min(max(q.K, 0), 1024)))
 	if err != nil {
-		return nil, stats, err
+		return nil, stats, markCorrupt(err)
 	}
 	out := make([]Match, len(found))
 	for i, r := range found {
@@ -135,7 +135,8 @@ func (c *Collection) Count(ctx context.Context, f *index.Filter) (int, error) {
 	if f == nil {
 		return c.s.live, nil
 	}
-	return c.s.c.idx.Count(ctx, f, c.indexView())
+	n, err := c.s.c.idx.Count(ctx, f, c.indexView())
+	return n, markCorrupt(err)
 }
 
 // Scroll lists up to limit documents with id > after, by id.
@@ -171,7 +172,7 @@ func (c *Collection) scrollSlots(ctx context.Context, f *index.Filter, after str
 		return true
 	})
 	if err != nil {
-		return nil, err
+		return nil, markCorrupt(err)
 	}
 	if int(matching.GetCardinality()) >= c.s.live/scrollSelective {
 		return c.walkDocuments(ctx, after, limit, func(s index.Slot) bool { return matching.Contains(uint32(s)) })

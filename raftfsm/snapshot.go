@@ -322,6 +322,7 @@ func (f *FSM) restoreDir(ctx context.Context, dir string) error {
 	if err == nil {
 		if err = writeCurrent(&f.cfg, current{Store: ref.n}); err == nil {
 			f.failed = nil
+			f.damage.Store(nil)
 			f.diverged.Store(nil)
 			f.use(eng)
 			f.retireEngine(old)

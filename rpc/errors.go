@@ -87,7 +87,7 @@ var errorRules = [...]rule{
 	{raftfsm.ErrStale, codes.Aborted, "STALE_PROPOSAL", classNotApplied},
 	{raftfsm.ErrDiverged, codes.Unavailable, "FENCED", classNotApplied},
 	{raftfsm.ErrClosed, codes.Unavailable, "SHUTTING_DOWN", classNotApplied},
-	{raftfsm.ErrCorrupt, codes.DataLoss, "CORRUPT", classPermanent},
+	{raftfsm.ErrCorrupt, codes.Unavailable, "CORRUPT", classNotApplied},
 
 	{index.ErrBadQuery, codes.InvalidArgument, "BAD_QUERY", classPermanent},
 	{index.ErrBadFilter, codes.InvalidArgument, "BAD_FILTER", classPermanent},

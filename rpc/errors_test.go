@@ -9,6 +9,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -78,7 +79,7 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 		{raftfsm.ErrStale, codes.Aborted, 409, "STALE_PROPOSAL", "not_applied"},
 		{raftfsm.ErrDiverged, codes.Unavailable, 503, "FENCED", "not_applied"},
 		{raftfsm.ErrClosed, codes.Unavailable, 503, "SHUTTING_DOWN", "not_applied"},
-		{raftfsm.ErrCorrupt, codes.DataLoss, 500, "CORRUPT", "permanent"},
+		{raftfsm.ErrCorrupt, codes.Unavailable, 503, "CORRUPT", "not_applied"},
 		{index.ErrBadQuery, codes.InvalidArgument, 400, "BAD_QUERY", "permanent"},
 		{index.ErrBadFilter, codes.InvalidArgument, 400, "BAD_FILTER", "permanent"},
 		{ErrTooManyRequests, codes.ResourceExhausted, 429, "TOO_MANY_REQUESTS", "not_applied"},
@@ -103,6 +104,21 @@ func TestEverySentinelHasItsStatus(t *testing.T) {
 				t.Errorf("message is %q, want the error's text %q", statusOf(err).Message(), err)
 			}
 		}
+	}
+}
+
+// Damage that a handler met is reported to the node, and nothing else is.
+func TestDamageIsReported(t *testing.T) {
+	var told []error
+	g := &guard{log: slog.New(slog.DiscardHandler), suspect: func(err error) { told = append(told, err) }}
+	damage := fmt.Errorf("read: %w", raftfsm.ErrCorrupt)
+	for _, err := range []error{raftfsm.ErrDocumentNotFound, damage, errors.New("something else"), node.ErrFenced} {
+		if status.Code(g.report("/akidb.collection.v1.CollectionService/Get", err)) == codes.OK {
+			t.Errorf("%v became OK", err)
+		}
+	}
+	if len(told) != 1 || told[0] != damage {
+		t.Errorf("told %v", told)
 	}
 }
 

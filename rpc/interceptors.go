@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/akidb/akidb/node"
+	"github.com/akidb/akidb/raftfsm"
 )
 
 // The trailers of an error that knows the leader, and the first also of an answer
@@ -37,6 +38,7 @@ type guard struct {
 	inFlight    atomic.Int64
 	maxInFlight int64
 	leader      func() string // its node id; empty if none is known
+	suspect     func(error)   // is told of damage that a handler met
 	unary       []grpc.UnaryServerInterceptor
 	stream      []grpc.StreamServerInterceptor
 }
@@ -99,8 +101,10 @@ func chained(list []grpc.UnaryServerInterceptor, info *grpc.UnaryServerInfo, han
 // report turns err into a status and logs what an operator should see.
 func (g *guard) report(fullMethod string, err error) error {
 	st := statusOf(err)
-	switch st.Code() {
-	case codes.Internal, codes.DataLoss:
+	if errors.Is(err, raftfsm.ErrCorrupt) {
+		g.suspect(err)
+	}
+	if st.Code() == codes.Internal {
 		g.log.Error("request failed", "method", fullMethod, "error", err)
 	}
 	return st.Err()

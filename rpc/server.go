@@ -83,7 +83,7 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, metrics: m, stopping: make(chan struct{})}
 	g := &guard{
-		log: cfg.Logger, metrics: m, maxInFlight: int64(cfg.MaxInFlight), leader: cfg.Node.LeaderID,
+		log: cfg.Logger, metrics: m, maxInFlight: int64(cfg.MaxInFlight), leader: cfg.Node.LeaderID, suspect: cfg.Node.Suspect,
 		unary: cfg.UnaryInterceptors, stream: cfg.StreamInterceptors,
 	}
 	svc := &service{node: cfg.Node, metrics: m}
