@@ -76,7 +76,11 @@ func L2U8Rows(query, base []byte, stride int, ids []uint32, out []int32) {
 // L2U8TermRows makes of it.
 func DotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int32) {
 	checkCodeRow(len(query))
-	if checkOverlapping(len(query), len(base), stride, ids, len(out)) {
+	switch {
+	case !checkOverlapping(len(query), len(base), stride, ids, len(out)):
+	case haveShort() && len(ids) >= leastShort && len(query) <= maxShort:
+		dotU8S8ShortRows(withoutPadding(query), base, stride, ids, out)
+	default:
 		dotU8S8Rows(query, base, stride, ids, out)
 	}
 }
@@ -93,11 +97,34 @@ func L2U8TermRows(query []int8, queryTerm int32, base []byte, stride, termAt int
 	if uint(termAt) > uint(stride-4) {
 		panic(fmt.Sprintf("distance: term at %d of a row of %d bytes", termAt, stride))
 	}
-	DotU8S8Rows(query, base, stride, ids, out)
+	checkCodeRow(len(query))
+	if !checkOverlapping(len(query), len(base), stride, ids, len(out)) {
+		return
+	}
+	if haveShort() && len(ids) >= leastShort && len(query) <= maxShort {
+		l2U8TermShortRows(withoutPadding(query), queryTerm, base, stride, termAt, ids, out)
+		return
+	}
+	dotU8S8Rows(query, base, stride, ids, out)
 	for i, id := range ids {
 		term := binary.LittleEndian.Uint32(base[int(id)*stride+termAt:])
 		out[i] = queryTerm + int32(term) - 2*out[i]
 	}
+}
+
+// A query of up to maxShort codes stays in registers, where there are kernels for
+// that, which take so many rows at a time.
+const (
+	maxShort   = 128
+	leastShort = 4
+)
+
+// withoutPadding leaves out zeros at the end, 32 at a time but not all.
+func withoutPadding(query []int8) []int8 {
+	for n := len(query); n > 32 && [32]int8(query[n-32:]) == [32]int8{}; n -= 32 {
+		query = query[:n-32]
+	}
+	return query
 }
 
 // L2Term is sum(u*u) - 256*sum(u) over the codes of a row.

@@ -91,6 +91,7 @@ func TestCodeRowsEqualSingles(t *testing.T) {
 					for i := range query {
 						query[i] = codeFillings[r.IntN(2)].next(r)
 					}
+					clear(query[n-32*r.IntN(2*blocks+1):]) // padding is left out where it can be
 					ids := make([]uint32, count)
 					for i := range ids {
 						ids[i] = uint32(r.IntN(rows))
@@ -142,13 +143,13 @@ func TestDotU8S8GivesTheOtherDistancesOnCodes(t *testing.T) {
 func TestL2U8TermRowsIsL2(t *testing.T) {
 	eachVariant(t, func(t *testing.T) {
 		r := random(t)
-		for _, dims := range []int{1, 60, 63, 64, 100, 128, 784, 4096, maxCodes} {
+		for _, dims := range []int{1, 25, 32, 33, 60, 63, 64, 65, 96, 97, 100, 119, 128, 784, 4096, maxCodes} {
 			padded := (dims + 63) &^ 63
 			for _, termAt := range []int{dims, padded - 4, padded} {
 				if termAt < dims {
 					continue
 				}
-				const rows = 9
+				rows := 1 + r.IntN(9) // in fours, with some left or not, or less than four
 				stride := padded + 64
 				base := make([]byte, rows*stride)
 				q := make([]byte, dims)

@@ -71,6 +71,18 @@ func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 	}
 }
 
+// haveShort reports whether there are kernels for a short query and some rows at a
+// time.
+func haveShort() bool { return useAVX2 && !useAVX512 }
+
+func l2U8TermShortRows(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32) {
+	l2U8TermRowsAVX2(query, queryTerm, base, stride, termAt, ids, out)
+}
+
+func dotU8S8ShortRows(query []int8, base []byte, stride int, ids []uint32, out []int32) {
+	dotU8S8ShortRowsAVX2(query, base, stride, ids, out)
+}
+
 func hammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
 	switch {
 	case useAVX512:
@@ -207,6 +219,12 @@ func l2U8RowsAVX2(query, base []byte, stride int, ids []uint32, out []int32)
 
 //go:noescape
 func dotU8S8RowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func dotU8S8ShortRowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func l2U8TermRowsAVX2(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
 
 //go:noescape
 func hammingRowsAVX512(query, base []uint64, stride int, ids []uint32, out []int32)

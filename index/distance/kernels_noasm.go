@@ -22,6 +22,13 @@ func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 	dotU8S8RowsGeneric(query, base, stride, ids, out)
 }
 
+// haveShort: there are no kernels for a short query here.
+func haveShort() bool { return false }
+
+func l2U8TermShortRows([]int8, int32, []byte, int, int, []uint32, []int32) { panic("not here") }
+
+func dotU8S8ShortRows([]int8, []byte, int, []uint32, []int32) { panic("not here") }
+
 func hammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
 	hammingRowsGeneric(query, base, stride, ids, out)
 }
