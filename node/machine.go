@@ -77,10 +77,10 @@ type adapter struct {
 	onHeld func(error)
 	held   error // of Raft's applying goroutine
 
-	mu      sync.Mutex // guards the fields below
-	seen    uint64
-	damaged error // of the machine: what Raft handed over after it is not applied
-	// wake is closed and replaced when seen grows; nil while nobody waits.
+	mu   sync.Mutex // guards the fields below
+	seen uint64
+	// wake is closed and replaced when seen grows, or never will again since the
+	// machine is damaged; nil while nobody waits.
 	wake chan struct{}
 }
 
@@ -109,7 +109,7 @@ func (a *adapter) ApplyBatch(logs []*raft.Log) []any {
 	}
 	out := a.m.ApplyBatch(logs)
 	if err := a.m.Damaged(); err != nil {
-		a.breakOff(err)
+		a.wakeAll()
 		return notApplied(logs, err)
 	}
 	a.advance(logs[len(logs)-1].Index)
@@ -127,19 +127,10 @@ func notApplied(logs []*raft.Log, why error) []any {
 	return out
 }
 
-// breakOff is called when entries that Raft handed over are not in the state, nor
-// will be.
-func (a *adapter) breakOff(why error) {
+func (a *adapter) wakeAll() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.damaged = why
 	a.wakeLocked()
-}
-
-func (a *adapter) brokenOff() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.damaged
 }
 
 // advance is called when every entry up to index is in the state.
@@ -175,7 +166,7 @@ func (a *adapter) wait(ctx context.Context, index uint64) error {
 			a.mu.Unlock()
 			return nil
 		}
-		if err := a.damaged; err != nil {
+		if err := a.m.Damaged(); err != nil {
 			a.mu.Unlock()
 			return fmt.Errorf("%w: %w", ErrFenced, err)
 		}
@@ -194,7 +185,7 @@ func (a *adapter) wait(ctx context.Context, index uint64) error {
 
 // Snapshot is O(1): the work is in Persist.
 func (a *adapter) Snapshot() (raft.FSMSnapshot, error) {
-	if err := cmp.Or(a.held, a.brokenOff()); err != nil {
+	if err := cmp.Or(a.held, a.m.Damaged()); err != nil {
 		return nil, err // Raft believes more to be applied than is
 	}
 	return flushSnapshot{a.m}, nil
@@ -214,9 +205,6 @@ func (a *adapter) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
-	a.mu.Lock()
-	a.damaged = nil // the store is another one
-	a.mu.Unlock()
 	a.advance(index)
 	return nil
 }

@@ -401,7 +401,7 @@ func (s *offline) replay() (Recovered, error) {
 		}
 		if i > applied && (l.Type == raft.LogCommand || l.Type == raft.LogConfiguration) {
 			s.g.ad.ApplyBatch([]*raft.Log{l})
-			if err := s.g.ad.brokenOff(); err != nil {
+			if err := s.g.m.Damaged(); err != nil {
 				return out, fmt.Errorf("node: recover: %w; what this node holds is not all there: recover on another survivor", err)
 			}
 			out.Unconfirmed++

@@ -54,24 +54,6 @@ func spoil(t *testing.T, fs storage.FS, dir string) {
 	}
 }
 
-func copyFiles(t *testing.T, fs storage.FS, from, to string) {
-	t.Helper()
-	names, err := fs.List(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := fs.MkdirAll(to, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range names {
-		b, err := storage.ReadFile(fs, path.Join(from, name), 1<<30)
-		if err != nil {
-			t.Fatal(err)
-		}
-		put(t, fs, path.Join(to, name), b)
-	}
-}
-
 // Goal: damage that is met while a replica runs is told from everything else.
 // Method: spoil its tables under it, then read and write: a read says ErrCorrupt, a
 // write is not applied, nothing after it is either, and the process goes on. A
@@ -88,8 +70,9 @@ func TestDamageMetWhileRunning(t *testing.T) {
 	if _, err := h.f.Export("export"); err != nil {
 		t.Fatal(err)
 	}
-	copyFiles(t, fs, "export", "healthy") // an export shares its tables
-	h.reopen()                            // into tables
+	healthy := storage.NewMemFS()
+	copyDir(t, fs, healthy, "export")
+	h.reopen() // into tables
 	applied := h.f.Applied()
 	spoil(t, fs, "fsm/store-000001")
 
@@ -128,7 +111,8 @@ func TestDamageMetWhileRunning(t *testing.T) {
 		t.Errorf("a snapshot of it: %v", err)
 	}
 
-	if err := h.f.RestoreDir(context.Background(), "healthy"); err != nil {
+	copyDir(t, healthy, fs, "export") // which shared the tables that were spoilt
+	if err := h.f.RestoreDir(context.Background(), "export"); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.f.Damaged(); err != nil {
