@@ -78,7 +78,7 @@ func DotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 	checkCodeRow(len(query))
 	switch {
 	case !checkOverlapping(len(query), len(base), stride, ids, len(out)):
-	case haveShort() && len(ids) >= leastShort && len(query) <= maxShort:
+	case short(query, ids):
 		dotU8S8ShortRows(withoutPadding(query), base, stride, ids, out)
 	default:
 		dotU8S8Rows(query, base, stride, ids, out)
@@ -101,7 +101,7 @@ func L2U8TermRows(query []int8, queryTerm int32, base []byte, stride, termAt int
 	if !checkOverlapping(len(query), len(base), stride, ids, len(out)) {
 		return
 	}
-	if haveShort() && len(ids) >= leastShort && len(query) <= maxShort {
+	if short(query, ids) {
 		l2U8TermShortRows(withoutPadding(query), queryTerm, base, stride, termAt, ids, out)
 		return
 	}
@@ -118,6 +118,10 @@ const (
 	maxShort   = 128
 	leastShort = 4
 )
+
+func short(query []int8, ids []uint32) bool {
+	return haveShort() && len(query) <= maxShort && len(ids) >= leastShort
+}
 
 // withoutPadding leaves out zeros at the end, 32 at a time but not all.
 func withoutPadding(query []int8) []int8 {
