@@ -19,7 +19,7 @@ const (
 	benchArenaBytes = 512 << 20
 )
 
-var benchDims = []int{64, 128, 384, 768, 784}
+var benchDims = []int{25, 64, 100, 128, 384, 768, 784}
 
 // benchRows runs scan on batches of ids of rows that take rowBytes each.
 func benchRows(b *testing.B, rowBytes int, scan func(ids []uint32)) {

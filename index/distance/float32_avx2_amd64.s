@@ -172,12 +172,26 @@ tail:
 	JZ    store
 	PREFETCH_NEXT
 	L2_TAIL(0, Y0)
+	CMPQ CX, $8
+	JLE  store
 	L2_TAIL(32, Y1)
+	CMPQ CX, $16
+	JLE  store
 	L2_TAIL(64, Y2)
+	CMPQ CX, $24
+	JLE  store
 	L2_TAIL(96, Y3)
+	CMPQ CX, $32
+	JLE  store
 	L2_TAIL(128, Y4)
+	CMPQ CX, $40
+	JLE  store
 	L2_TAIL(160, Y5)
+	CMPQ CX, $48
+	JLE  store
 	L2_TAIL(192, Y6)
+	CMPQ CX, $56
+	JLE  store
 	L2_TAIL(224, Y7)
 
 store:
@@ -223,12 +237,26 @@ tail:
 	JZ    store
 	PREFETCH_NEXT
 	DOT_TAIL(0, Y0)
+	CMPQ CX, $8
+	JLE  store
 	DOT_TAIL(32, Y1)
+	CMPQ CX, $16
+	JLE  store
 	DOT_TAIL(64, Y2)
+	CMPQ CX, $24
+	JLE  store
 	DOT_TAIL(96, Y3)
+	CMPQ CX, $32
+	JLE  store
 	DOT_TAIL(128, Y4)
+	CMPQ CX, $40
+	JLE  store
 	DOT_TAIL(160, Y5)
+	CMPQ CX, $48
+	JLE  store
 	DOT_TAIL(192, Y6)
+	CMPQ CX, $56
+	JLE  store
 	DOT_TAIL(224, Y7)
 
 store:
