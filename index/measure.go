@@ -30,6 +30,9 @@ type measure struct {
 	// noise is what rounding does to a length (see length) at most, but for one in
 	// some hundreds.
 	noise float64
+	// expansion, where expands, compares with the neighbours of a vertex.
+	expansion distance.Expansion
+	expands   bool
 }
 
 type measureKind uint8
@@ -51,9 +54,18 @@ const (
 	kindCodeDot
 )
 
-// prefetchBytes is how much of the rows to be compared is asked for at once; what
-// comes behind, the kernels ask for as they go.
-const prefetchBytes = 8192
+// begin prepares a walk on the vertices below limit.
+func (m *measure) begin(limit uint32) {
+	m.expands = true
+	switch m.kind {
+	case kindCodePadded:
+		m.expansion.SetL2Term(m.signed, m.term, m.base8, m.stride, m.stride-4, limit)
+	case kindCodeDot:
+		m.expansion.SetDot(m.signed, m.base8, m.stride, limit)
+	default:
+		m.expands = false
+	}
+}
 
 // onCodes reports whether codes are compared.
 func (m *measure) onCodes() bool {
@@ -66,9 +78,11 @@ func (m *measure) onCodes() bool {
 
 // prefetch asks for the rows that keys will be asked for next.
 func (m *measure) prefetch(ids []uint32) {
-	if m.onCodes() {
-		distance.PrefetchRows(m.base8, m.stride, m.stride, ids[:min(len(ids), max(1, prefetchBytes/m.stride))])
+	base, stride := m.base8, m.stride
+	if !m.onCodes() {
+		base, stride = unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(m.base32))), 4*len(m.base32)), 4*m.stride
 	}
+	distance.PrefetchRows(base, stride, stride, ids[:min(len(ids), max(1, distance.PrefetchBytes/stride))])
 }
 
 // keysAhead is keys for many ascending rows that nobody asked for yet: a piece of
@@ -76,7 +90,7 @@ func (m *measure) prefetch(ids []uint32) {
 // together that the CPU sees what comes.
 func (m *measure) keysAhead(ids, out []uint32) {
 	if n := len(ids); n > 0 && int(ids[n-1]-ids[0]) >= 2*n {
-		piece := max(1, prefetchBytes/2/m.stride)
+		piece := max(1, distance.PrefetchBytes/2/m.stride)
 		m.prefetch(ids[:min(piece, len(ids))])
 		for len(ids) > piece {
 			m.prefetch(ids[piece:min(2*piece, len(ids))])

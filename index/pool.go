@@ -170,12 +170,19 @@ func (m *marks) add(v uint32) bool {
 	return true
 }
 
+// room is n places behind what was put in, to be filled with vertices that were
+// added to the bits. took says how many were.
+func (m *marks) room(n int) []uint32 {
+	m.touched = slices.Grow(m.touched, n)
+	return m.touched[len(m.touched):][:n]
+}
+
+func (m *marks) took(n int) { m.touched = m.touched[:len(m.touched)+n] }
+
 // gather adds those of a row of links that are below limit and not there yet,
 // and returns them; they are good until reset.
 func (m *marks) gather(row []uint32, limit uint32) []uint32 {
 	n := len(m.touched)
-	m.touched = slices.Grow(m.touched, len(row))
-	got := distance.Unmarked(row, m.bits, limit, m.touched[n:n+len(row)])
-	m.touched = m.touched[:n+got]
+	m.took(distance.Unmarked(row, m.bits, limit, m.room(len(row))))
 	return m.touched[n:]
 }

@@ -713,6 +713,7 @@ func (r *request) rescore() error {
 				return err
 			}
 		}
+		s.measure.prefetch(rows)
 		s.measure.keys(rows, out)
 		news := 0
 		for i, u := range ids {

@@ -4,6 +4,7 @@ package index
 
 import (
 	"context"
+	"math/bits"
 	"sync/atomic"
 
 	"github.com/akidb/akidb/index/distance"
@@ -18,6 +19,7 @@ type scratch struct {
 	seen     marks
 	ids      []uint32
 	out      []uint32
+	nearer   []uint64 // candidates of one expansion
 	frontier heap
 	query    []float32
 	results  []uint64
@@ -47,25 +49,22 @@ func (s *scratch) need(n int) {
 
 // descend goes greedily from the entry point on layer top down to the layer
 // above stop and returns the nearest candidate found. Vertices at or above limit
-// do not exist for it.
+// do not exist for it. The walks below go on from there, with the same measure and
+// limit.
 func (s *scratch) descend(g *graph, entry uint32, top, stop int, limit uint32) uint64 {
-	s.need(g.m0)
-	ids := append(s.ids[:0], entry)
-	out := s.out[:cap(s.out)]
-	s.measure.keys(ids, out)
+	s.need(1)
+	out := s.out[:1]
+	s.measure.keys(append(s.ids[:0], entry), out)
 	best := candidate(out[0], entry)
 	// What was compared once, on whatever layer, cannot become the best later.
 	s.seen.reset(int(limit))
 	s.seen.add(entry)
+	s.measure.begin(limit)
 	for layer := top; layer > stop; layer-- {
 		for {
 			from := best
-			ids := s.seen.gather(g.row(candidateVertex(best), layer), limit)
-			s.measure.prefetch(ids)
-			s.measure.keys(ids, out)
-			s.visited += len(ids)
-			for i, u := range ids {
-				best = min(best, candidate(out[i], u))
+			for _, c := range s.expand(g.row(candidateVertex(best), layer), limit, best) {
+				best = min(best, c)
 			}
 			if best == from {
 				break
@@ -91,8 +90,6 @@ func (s *scratch) walk(g *graph, layer int, limit uint32, ctx context.Context) e
 // walkOn expands so many candidates at most and reports whether there may be
 // more.
 func (s *scratch) walkOn(g *graph, layer int, limit uint32, steps int) (more bool) {
-	s.need(g.m0)
-	out := s.out[:cap(s.out)]
 	for range steps {
 		c, ok := s.pool.pop()
 		if !ok {
@@ -101,28 +98,48 @@ func (s *scratch) walkOn(g *graph, layer int, limit uint32, steps int) (more boo
 		if c, ok := s.pool.peek(); ok {
 			distance.Prefetch(g.row(candidateVertex(c), layer))
 		}
-		ids := s.seen.gather(g.row(candidateVertex(c), layer), limit)
-		s.measure.prefetch(ids)
-		s.measure.keys(ids, out)
-		s.visited += len(ids)
-		bound := s.pool.bound()
-		for i, u := range ids {
-			if n := candidate(out[i], u); n < bound {
-				if s.pool.insert(n) {
-					distance.Prefetch(g.row(u, layer))
-				}
-				bound = s.pool.bound()
+		for _, n := range s.expand(g.row(candidateVertex(c), layer), limit, s.pool.bound()) {
+			if s.pool.insert(n) {
+				distance.Prefetch(g.row(candidateVertex(n), layer))
 			}
 		}
 	}
 	return true
 }
 
+// expand compares the query with those of a row of links that are below limit and
+// were not seen yet, and returns the candidates below bound, which are good until the
+// next call.
+func (s *scratch) expand(row []uint32, limit uint32, bound uint64) []uint64 {
+	if room := len(row) + distance.Slack; cap(s.nearer) < room {
+		s.nearer = make([]uint64, room)
+	}
+	nearer := s.nearer[:cap(s.nearer)]
+	if s.measure.expands {
+		seen, found := s.measure.expansion.Neighbours(row, s.seen.bits, bound, s.seen.room(len(row)+distance.Slack), nearer)
+		s.seen.took(seen)
+		s.visited += seen
+		return nearer[:found]
+	}
+	ids := s.seen.gather(row, limit)
+	s.need(len(ids))
+	out := s.out[:cap(s.out)]
+	s.measure.prefetch(ids)
+	s.measure.keys(ids, out)
+	s.visited += len(ids)
+	n := 0
+	for i, u := range ids {
+		c := candidate(out[i], u)
+		nearer[n] = c
+		_, below := bits.Sub64(c, bound, 0)
+		n += int(below)
+	}
+	return nearer[:n]
+}
+
 // walkThrough is walk for a predicate that most vertices pass: others lead on
 // but are no results. The pool collects results; the way in is in the frontier.
 func (s *scratch) walkThrough(g *graph, limit uint32, ctx context.Context, see *sight) error {
-	s.need(g.m0)
-	out := s.out[:cap(s.out)]
 	for steps := 1; len(s.frontier) > 0; steps++ {
 		c := s.frontier.pop()
 		if c > s.pool.bound() {
@@ -131,17 +148,12 @@ func (s *scratch) walkThrough(g *graph, limit uint32, ctx context.Context, see *
 		if steps%64 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		ids := s.seen.gather(g.row(candidateVertex(c), 0), limit)
-		s.measure.prefetch(ids)
-		s.measure.keys(ids, out)
-		s.visited += len(ids)
-		for i, u := range ids {
-			n := candidate(out[i], u)
+		for _, n := range s.expand(g.row(candidateVertex(c), 0), limit, s.pool.bound()) {
 			if n >= s.pool.bound() {
 				continue
 			}
 			s.frontier.push(n)
-			if see.match(u) {
+			if see.match(candidateVertex(n)) {
 				s.pool.insert(n)
 			}
 		}

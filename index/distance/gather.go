@@ -47,6 +47,10 @@ func unmarkedGeneric(ids []uint32, marks []uint64, limit uint32, out []uint32) i
 	return n
 }
 
+// PrefetchBytes is how much of the rows that will be compared next is worth asking
+// for at once; what comes behind, the kernels ask for as they go.
+const PrefetchBytes = 8192
+
 // PrefetchRows asks for the first length bytes of the rows base[id*stride:]. An
 // id outside base costs time and nothing else.
 func PrefetchRows(base []byte, stride, length int, ids []uint32) {

@@ -73,7 +73,7 @@ func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 
 // haveShort reports whether there are kernels for a short query and some rows at a
 // time.
-func haveShort() bool { return useAVX2 && !useAVX512 }
+func haveShort() bool { return useAVX2 && !useAVX512 && cpu.X86.HasBMI2 }
 
 func l2U8TermShortRows(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32) {
 	l2U8TermRowsAVX2(query, queryTerm, base, stride, termAt, ids, out)
@@ -82,6 +82,19 @@ func l2U8TermShortRows(query []int8, queryTerm int32, base []byte, stride, termA
 func dotU8S8ShortRows(query []int8, base []byte, stride int, ids []uint32, out []int32) {
 	dotU8S8ShortRowsAVX2(query, base, stride, ids, out)
 }
+
+func expandShort(e *Expansion, links []uint32, bound uint64) (seen, found int) {
+	if e.termAt < 0 {
+		return expandDotAVX2(e, links, bound^1<<63)
+	}
+	return expandL2AVX2(e, links, min(bound, 1<<63-1))
+}
+
+//go:noescape
+func expandL2AVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
+
+//go:noescape
+func expandDotAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
 func hammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
 	switch {

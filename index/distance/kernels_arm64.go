@@ -72,6 +72,8 @@ func l2U8TermShortRows([]int8, int32, []byte, int, int, []uint32, []int32) { pan
 
 func dotU8S8ShortRows([]int8, []byte, int, []uint32, []int32) { panic("not here") }
 
+func expandShort(*Expansion, []uint32, uint64) (seen, found int) { panic("not here") }
+
 func hammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
 	switch {
 	case useNEON:

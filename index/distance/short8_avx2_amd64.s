@@ -2,6 +2,7 @@
 
 //go:build !purego
 
+#include "go_asm.h"
 #include "textflag.h"
 
 // Four rows at a time, at DI, R11, R13 and BX. Their sums are in Y0 to Y3, and the
@@ -128,6 +129,131 @@
 	MORE(96, Y14) \
 	MORE(112, Y15)
 
+// An Expansion's kernels: the links that are new, as unmarkedAsm finds them, then
+// their keys, then those below the bound. R15 is the Expansion, R14 the table of
+// places.
+
+// UNMARKED: ids = those of links that are below limit and new, AX of them, and their
+// rows are asked for. The last four are filled up with the first.
+#define UNMARKED(next, outside, done, some) \
+	MOVQ  e+0(FP), R15                  \
+	MOVQ  links_base+8(FP), SI          \
+	MOVQ  links_len+16(FP), CX          \
+	LEAQ  (SI)(CX*4), CX                \
+	MOVQ  Expansion_marks(R15), DI      \
+	MOVL  Expansion_limit(R15), R8      \
+	MOVQ  Expansion_ids(R15), R9        \
+	MOVQ  Expansion_base(R15), BASE     \
+	MOVQ  Expansion_stride(R15), R11    \
+	LEAQ  -1(BASE)(R11*1), R13          \
+	XORL  AX, AX                        \
+next: \
+	MOVL  (SI), DX                      \
+	ADDQ  $4, SI                        \
+	CMPL  DX, R8                        \
+	JAE   outside                       \
+	MOVL  DX, (R9)(AX*4)                \
+	MOVQ  DX, R10                       \
+	IMULQ R11, R10                      \
+	PREFETCHT0 (BASE)(R10*1)            \
+	PREFETCHT0 (R13)(R10*1)             \
+	MOVL  DX, BX                        \
+	SHRL  $6, BX                        \
+	MOVQ  (DI)(BX*8), R10               \
+	BTSQ  DX, R10                       \
+	MOVQ  R10, (DI)(BX*8)               \
+	SBBQ  $-1, AX                       \
+	CMPQ  SI, CX                        \
+	JNE   next                          \
+	JMP   done                          \
+outside: \
+	CMPL  DX, $-1                       \
+	JEQ   done                          \
+	CMPQ  SI, CX                        \
+	JNE   next                          \
+done: \
+	MOVQ  AX, seen+40(FP)               \
+	TESTQ AX, AX                        \
+	JNZ   some                          \
+	MOVQ  AX, found+48(FP)              \
+	RET                                 \
+some: \
+	MOVL  (R9), DX                      \
+	MOVL  DX, (R9)(AX*4)                \
+	MOVL  DX, 4(R9)(AX*4)               \
+	MOVL  DX, 8(R9)(AX*4)               \
+	MOVQ  R9, IDS                       \
+	MOVQ  AX, LEFT                      \
+	MOVQ  R11, STRIDE                   \
+	MOVQ  Expansion_termAt(R15), TERM   \
+	MOVQ  Expansion_out(R15), OUT       \
+	MOVQ  Expansion_query(R15), QUERY   \
+	MOVQ  Expansion_query+8(R15), AX    \
+	LEAQ  places<>(SB), R14
+
+// CANDIDATES: Y5 = X0<<32 | ids<<1
+#define CANDIDATES \
+	VMOVDQU     (IDS), X4       \
+	VPADDD      X4, X4, X4      \
+	VPUNPCKLDQ  X0, X4, X5      \
+	VPUNPCKHDQ  X0, X4, X6      \
+	VINSERTI128 $1, X6, Y5, Y5
+
+// BELOW: AX = which of the first LEFT of Y5 are below Y7
+#define BELOW \
+	VPCMPGTQ  Y5, Y7, Y6  \
+	VMOVMSKPD Y6, AX      \
+	MOVL      $4, BX      \
+	CMPQ      LEFT, BX    \
+	CMOVQLT   LEFT, BX    \
+	BZHIL     BX, AX, AX
+
+// KEEP: out = those of Y5 that AX tells, then the next rows
+#define KEEP(block) \
+	MOVQ    AX, BX            \
+	SHLQ    $5, BX            \
+	VMOVDQU (R14)(BX*1), Y6   \
+	POPCNTL AX, AX            \
+	VPERMD  Y5, Y6, Y5        \
+	VMOVDQU Y5, (OUT)         \
+	LEAQ    (OUT)(AX*8), OUT  \
+	ADDQ    $16, IDS          \
+	SUBQ    $4, LEFT          \
+	JGT     block
+
+#define FOUND \
+	SUBQ Expansion_out(R15), OUT \
+	SHRQ $3, OUT                 \
+	MOVQ OUT, found+48(FP)       \
+	VZEROUPPER                   \
+	RET
+
+#define KEEP_L2(block) \
+	SUMS                                      \
+	VPADDD       X0, X0, X0                   \
+	VMOVD        (DI)(TERM*1), X4             \
+	VPINSRD      $1, (R11)(TERM*1), X4, X4    \
+	VPINSRD      $2, (R13)(TERM*1), X4, X4    \
+	VPINSRD      $3, (BX)(TERM*1), X4, X4     \
+	VPBROADCASTD Expansion_term(R15), X5      \
+	VPSUBD       X0, X4, X4                   \
+	VPADDD       X5, X4, X0                   \
+	CANDIDATES                                \
+	VPBROADCASTQ bound+32(FP), Y7             \
+	BELOW                                     \
+	KEEP(block)
+
+#define KEEP_DOT(block) \
+	SUMS                                 \
+	VPXOR        X4, X4, X4              \
+	VPSUBD       X0, X4, X0              \
+	CANDIDATES                           \
+	VPBROADCASTQ bound+32(FP), Y7        \
+	BELOW                                \
+	VPBROADCASTQ highest<>(SB), Y6       \
+	VPXOR        Y6, Y5, Y5              \
+	KEEP(block)
+
 // func l2U8TermRowsAVX2(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
 //
 // query has 32, 64, 96 or 128 codes, and there are four ids at least.
@@ -206,3 +332,127 @@ block32:
 done:
 	VZEROUPPER
 	RET
+
+// func expandL2AVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
+//
+// bound is below 1<<63.
+TEXT ·expandL2AVX2(SB), NOSPLIT, $0-56
+	UNMARKED(next, outside, done, some)
+	WIDEN(block32, block64, block96)
+
+block128:
+	PRODUCTS128
+	KEEP_L2(block128)
+	FOUND
+
+block96:
+	PRODUCTS96
+	KEEP_L2(block96)
+	FOUND
+
+block64:
+	PRODUCTS64
+	KEEP_L2(block64)
+	FOUND
+
+block32:
+	PRODUCTS32
+	KEEP_L2(block32)
+	FOUND
+
+// func expandDotAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
+//
+// The highest bit of bound is flipped.
+TEXT ·expandDotAVX2(SB), NOSPLIT, $0-56
+	UNMARKED(next, outside, done, some)
+	WIDEN(block32, block64, block96)
+
+block128:
+	PRODUCTS128
+	KEEP_DOT(block128)
+	FOUND
+
+block96:
+	PRODUCTS96
+	KEEP_DOT(block96)
+	FOUND
+
+block64:
+	PRODUCTS64
+	KEEP_DOT(block64)
+	FOUND
+
+block32:
+	PRODUCTS32
+	KEEP_DOT(block32)
+	FOUND
+
+DATA highest<>+0(SB)/8, $0x8000000000000000
+GLOBL highest<>(SB), RODATA|NOPTR, $8
+
+// places are, for each set of four words of 64 bits, their halves in order.
+DATA places<>+0x000(SB)/8, $0x0000000100000000
+DATA places<>+0x008(SB)/8, $0x0000000300000002
+DATA places<>+0x010(SB)/8, $0x0000000500000004
+DATA places<>+0x018(SB)/8, $0x0000000700000006
+DATA places<>+0x020(SB)/8, $0x0000000100000000
+DATA places<>+0x028(SB)/8, $0x0000000300000002
+DATA places<>+0x030(SB)/8, $0x0000000500000004
+DATA places<>+0x038(SB)/8, $0x0000000700000006
+DATA places<>+0x040(SB)/8, $0x0000000300000002
+DATA places<>+0x048(SB)/8, $0x0000000100000000
+DATA places<>+0x050(SB)/8, $0x0000000500000004
+DATA places<>+0x058(SB)/8, $0x0000000700000006
+DATA places<>+0x060(SB)/8, $0x0000000100000000
+DATA places<>+0x068(SB)/8, $0x0000000300000002
+DATA places<>+0x070(SB)/8, $0x0000000500000004
+DATA places<>+0x078(SB)/8, $0x0000000700000006
+DATA places<>+0x080(SB)/8, $0x0000000500000004
+DATA places<>+0x088(SB)/8, $0x0000000100000000
+DATA places<>+0x090(SB)/8, $0x0000000300000002
+DATA places<>+0x098(SB)/8, $0x0000000700000006
+DATA places<>+0x0a0(SB)/8, $0x0000000100000000
+DATA places<>+0x0a8(SB)/8, $0x0000000500000004
+DATA places<>+0x0b0(SB)/8, $0x0000000300000002
+DATA places<>+0x0b8(SB)/8, $0x0000000700000006
+DATA places<>+0x0c0(SB)/8, $0x0000000300000002
+DATA places<>+0x0c8(SB)/8, $0x0000000500000004
+DATA places<>+0x0d0(SB)/8, $0x0000000100000000
+DATA places<>+0x0d8(SB)/8, $0x0000000700000006
+DATA places<>+0x0e0(SB)/8, $0x0000000100000000
+DATA places<>+0x0e8(SB)/8, $0x0000000300000002
+DATA places<>+0x0f0(SB)/8, $0x0000000500000004
+DATA places<>+0x0f8(SB)/8, $0x0000000700000006
+DATA places<>+0x100(SB)/8, $0x0000000700000006
+DATA places<>+0x108(SB)/8, $0x0000000100000000
+DATA places<>+0x110(SB)/8, $0x0000000300000002
+DATA places<>+0x118(SB)/8, $0x0000000500000004
+DATA places<>+0x120(SB)/8, $0x0000000100000000
+DATA places<>+0x128(SB)/8, $0x0000000700000006
+DATA places<>+0x130(SB)/8, $0x0000000300000002
+DATA places<>+0x138(SB)/8, $0x0000000500000004
+DATA places<>+0x140(SB)/8, $0x0000000300000002
+DATA places<>+0x148(SB)/8, $0x0000000700000006
+DATA places<>+0x150(SB)/8, $0x0000000100000000
+DATA places<>+0x158(SB)/8, $0x0000000500000004
+DATA places<>+0x160(SB)/8, $0x0000000100000000
+DATA places<>+0x168(SB)/8, $0x0000000300000002
+DATA places<>+0x170(SB)/8, $0x0000000700000006
+DATA places<>+0x178(SB)/8, $0x0000000500000004
+DATA places<>+0x180(SB)/8, $0x0000000500000004
+DATA places<>+0x188(SB)/8, $0x0000000700000006
+DATA places<>+0x190(SB)/8, $0x0000000100000000
+DATA places<>+0x198(SB)/8, $0x0000000300000002
+DATA places<>+0x1a0(SB)/8, $0x0000000100000000
+DATA places<>+0x1a8(SB)/8, $0x0000000500000004
+DATA places<>+0x1b0(SB)/8, $0x0000000700000006
+DATA places<>+0x1b8(SB)/8, $0x0000000300000002
+DATA places<>+0x1c0(SB)/8, $0x0000000300000002
+DATA places<>+0x1c8(SB)/8, $0x0000000500000004
+DATA places<>+0x1d0(SB)/8, $0x0000000700000006
+DATA places<>+0x1d8(SB)/8, $0x0000000100000000
+DATA places<>+0x1e0(SB)/8, $0x0000000100000000
+DATA places<>+0x1e8(SB)/8, $0x0000000300000002
+DATA places<>+0x1f0(SB)/8, $0x0000000500000004
+DATA places<>+0x1f8(SB)/8, $0x0000000700000006
+GLOBL places<>(SB), RODATA|NOPTR, $512

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package distance
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"math/bits"
+)
+
+// Expansion is a query on 8-bit codes, ready to be compared with the neighbours of
+// one vertex after the other, as a walk on a graph does. What the kernels rely on is
+// checked once, by SetL2Term or SetDot, and not for each row. It is for one
+// goroutine at a time; the zero value has no neighbours.
+type Expansion struct {
+	query  []int8
+	base   []byte
+	stride int
+	termAt int // negative: inner products
+	term   int32
+	limit  uint32
+	short  bool // the query stays in registers, and a kernel does all steps at once
+	// Of the call under way.
+	marks []uint64
+	ids   []uint32
+	out   []uint64
+	keys  [64]int32
+}
+
+// SetL2Term makes e compare by L2U8TermRows, with rows below limit. Those must lie
+// in base.
+func (e *Expansion) SetL2Term(query []int8, queryTerm int32, base []byte, stride, termAt int, limit uint32) {
+	if uint(termAt) > uint(stride-4) {
+		panic(fmt.Sprintf("distance: term at %d of a row of %d bytes", termAt, stride))
+	}
+	e.set(query, base, stride, limit)
+	e.term, e.termAt = queryTerm, termAt
+}
+
+// SetDot makes e compare by DotU8S8Rows, with rows below limit; the key of inner
+// product x is uint32(-x) ^ 1<<31.
+func (e *Expansion) SetDot(query []int8, base []byte, stride int, limit uint32) {
+	e.set(query, base, stride, limit)
+	e.term, e.termAt = 0, -1
+}
+
+// Slack is how much more room Neighbours wants than it has results.
+const Slack = 4
+
+func (e *Expansion) set(query []int8, base []byte, stride int, limit uint32) {
+	checkCodeRow(len(query))
+	if limit > 0 {
+		last := [1]uint32{limit - 1}
+		checkOverlapping(len(query), len(base), stride, last[:], 1)
+	}
+	e.query, e.base, e.stride, e.limit = query, base, stride, limit
+	e.short = haveShort() && len(query) <= maxShort
+	if e.short {
+		e.query = withoutPadding(query)
+	}
+}
+
+// Neighbours compares with those of links that Unmarked gives, whose ids are
+// written to ids, and returns how many they are. Those of them that are below
+// bound as key<<32 | id<<1 are written to out as such, in order; found is how many.
+// Ids and out must have room for Slack more than links are long; what is behind the
+// results is overwritten. Marks must have room for the limit.
+func (e *Expansion) Neighbours(links []uint32, marks []uint64, bound uint64, ids []uint32, out []uint64) (seen, found int) {
+	if len(ids) < len(links)+Slack || len(out) < len(links)+Slack || uint64(len(marks))*64 < uint64(e.limit) {
+		panic(fmt.Sprintf("distance: %d links below %d, a set of %d words, room for %d and %d",
+			len(links), e.limit, len(marks), len(ids), len(out)))
+	}
+	if len(links) == 0 || e.limit == 0 {
+		return 0, 0
+	}
+	if e.short {
+		e.marks, e.ids, e.out = marks, ids, out
+		return expandShort(e, links, bound)
+	}
+	n := unmarked(links, marks, e.limit, ids)
+	if n == 0 {
+		return 0, 0
+	}
+	ids = ids[:n]
+	prefetchRows(e.base, e.stride, e.stride, ids[:min(n, max(1, PrefetchBytes/e.stride))])
+	return n, e.compare(ids, bound, out)
+}
+
+// compare is the second half of Neighbours, a piece of ids at a time.
+func (e *Expansion) compare(ids []uint32, bound uint64, out []uint64) (found int) {
+	for len(ids) > 0 {
+		part := ids[:min(len(ids), len(e.keys))]
+		keys := e.keys[:len(part)]
+		dotU8S8Rows(e.query, e.base, e.stride, part, keys)
+		for i, id := range part {
+			key := -keys[i] ^ math.MinInt32
+			if e.termAt >= 0 {
+				term := binary.LittleEndian.Uint32(e.base[int(id)*e.stride+e.termAt:])
+				key = e.term + int32(term) - 2*keys[i]
+			}
+			c := uint64(uint32(key))<<32 | uint64(id)<<1
+			out[found] = c
+			_, below := bits.Sub64(c, bound, 0)
+			found += int(below)
+		}
+		ids = ids[len(part):]
+	}
+	return found
+}

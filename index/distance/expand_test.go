@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package distance
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+)
+
+// Goal: Neighbours gives what Unmarked, the kernels on rows and a comparison with
+// the bound give one after the other, for short and long rows.
+func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		r := random(t)
+		for range 4000 {
+			width := 64 * (1 + r.IntN(4))
+			codes := width - 4 - r.IntN(60)
+			stride := width
+			if r.IntN(2) == 0 {
+				stride = codes + 4
+			}
+			limit, most := uint32(r.IntN(200)), 40
+			if r.IntN(20) == 0 {
+				limit, most = 600, 400
+			}
+			base, checkBase := guarded[byte](int(limit)*stride+width, r.IntN(4), 77)
+			for i := range base {
+				base[i] = byte(r.Uint32())
+			}
+			query := make([]byte, codes)
+			for i := range query {
+				query[i] = byte(r.Uint32())
+			}
+			signed := make([]int8, width)
+			dot := r.IntN(2) == 0
+			var e Expansion
+			term := L2Query(signed, query)
+			termAt := codes
+			if dot {
+				e.SetDot(signed, base, stride, limit)
+			} else {
+				for v := range int(limit) {
+					binary.LittleEndian.PutUint32(base[v*stride+termAt:], uint32(L2Term(base[v*stride:][:codes])))
+				}
+				e.SetL2Term(signed, term, base, stride, termAt, limit)
+			}
+
+			links, checkLinks := guarded[uint32](r.IntN(most), r.IntN(4), 77)
+			for i := range links {
+				links[i] = uint32(i)
+				if r.IntN(most) < 20 {
+					links[i] = uint32(r.IntN(int(limit) + 10))
+				}
+				if r.IntN(10*most) == 0 {
+					links[i] = ^uint32(0)
+				}
+			}
+			marks, checkMarks := guarded[uint64](int(limit+63)/64, r.IntN(4), wordGuard)
+			if r.IntN(3) > 0 {
+				for i := range marks {
+					marks[i] = r.Uint64() & r.Uint64()
+				}
+			}
+			same := slices.Clone(marks)
+			want := make([]uint32, len(links))
+			want = want[:Unmarked(links, same, limit, want)]
+			keys := make([]int32, len(want))
+			if dot {
+				DotU8S8Rows(signed, base, stride, want, keys)
+			} else {
+				L2U8TermRows(signed, term, base, stride, termAt, want, keys)
+			}
+			all := make([]uint64, 0, len(want))
+			for i, id := range want {
+				k := uint32(keys[i])
+				if dot {
+					k = uint32(-keys[i]) ^ 1<<31
+				}
+				all = append(all, uint64(k)<<32|uint64(id)<<1)
+			}
+			bound := ^uint64(0)
+			if len(all) > 0 && r.IntN(4) > 0 {
+				bound = all[r.IntN(len(all))] + uint64(r.IntN(2))
+			}
+			var below []uint64
+			for _, c := range all {
+				if c < bound {
+					below = append(below, c)
+				}
+			}
+
+			ids, checkIDs := guarded[uint32](len(links)+Slack, r.IntN(4), 77)
+			out, checkOut := guarded[uint64](len(links)+Slack, r.IntN(4), wordGuard)
+			seen, found := e.Neighbours(links, marks, bound, ids, out)
+			if !slices.Equal(ids[:seen], want) || !slices.Equal(out[:found], below) || !slices.Equal(marks, same) {
+				t.Fatalf("dot %t, %d codes in rows of %d, links %v, bound %x: %v, %x; want %v, %x", dot, codes, stride, links, bound,
+					ids[:seen], out[:found], want, below)
+			}
+			for _, check := range []func() error{checkBase, checkLinks, checkMarks, checkIDs, checkOut} {
+				if err := check(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+}
