@@ -77,7 +77,10 @@ func (b *builder) step() bool {
 	g := b.g
 	from := g.graphed.Load()
 	to := g.batchEnd(from)
-	if to > g.total.Load() {
+	if n := g.total.Load(); to > n {
+		if codes := g.codes.Load(); codes != nil {
+			codes.addAhead(g, n)
+		}
 		return b.catchUp()
 	}
 	if !b.prepare(from, to) {
@@ -186,14 +189,8 @@ func (b *builder) encode(from, to uint32) bool {
 	if codes == nil || from >= 2*codes.checked {
 		return b.retrain(trainCodec(g, to), to)
 	}
-	codes.grow(int(to))
-	var clipped atomic.Int64
-	b.parallel(int(to-from), func(_ *buildWorker, i int) {
-		if codes.add(g, from+uint32(i)) {
-			clipped.Add(1)
-		}
-	})
-	if clipped.Load()*8 <= int64(to-from) {
+	clipped := b.code(codes, from, to)
+	if clipped*8 <= int(to-from) {
 		b.sketch(codes, from, to)
 		return true
 	}
@@ -204,6 +201,20 @@ func (b *builder) encode(from, to uint32) bool {
 	return b.retrain(c, to)
 }
 
+// code makes the codes of the vertices [from, to) that have none yet, and returns how
+// many are far out of range.
+func (b *builder) code(codes *codeset, from, to uint32) (clipped int) {
+	codes.grow(int(to))
+	from = min(to, max(from, codes.ahead.Load()))
+	var far atomic.Int64
+	b.parallel(int(to-from), func(_ *buildWorker, i int) {
+		if codes.add(b.g, from+uint32(i)) {
+			far.Add(1)
+		}
+	})
+	return int(far.Load())
+}
+
 // retrain takes a codec trained on the vertices below to into use, if it differs
 // from the one there is, and tries it.
 func (b *builder) retrain(trained *codec, to uint32) bool {
@@ -212,8 +223,7 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 	first := codes == nil
 	if !first && codes.suits(trained) {
 		from := g.graphed.Load()
-		codes.grow(int(to))
-		b.parallel(int(to-from), func(_ *buildWorker, i int) { codes.add(g, from+uint32(i)) })
+		b.code(codes, from, to)
 		b.sketch(codes, from, to)
 		codes.checked = to
 		g.poor.Store(!codes.orders(b, to))
@@ -224,8 +234,7 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 		g.cfg.Warn("the vectors could not be encoded anew", err)
 		return false
 	}
-	fresh.grow(int(to))
-	b.parallel(int(to), func(_ *buildWorker, i int) { fresh.add(g, uint32(i)) })
+	b.code(fresh, 0, to)
 	fresh.checked = to
 	poor := !fresh.orders(b, to)
 	if first && poor {

@@ -300,6 +300,8 @@ type codeset struct {
 	refs     atomic.Int64
 	lossless atomic.Bool // nothing encoded so far lost anything
 	checked  uint32      // the builder's: vertices when training was last tried
+	// The vertices below ahead have codes, though the graph may not cover them yet.
+	ahead atomic.Uint32
 }
 
 func newCodeset(c *codec, cfg *Config) (*codeset, error) {
@@ -414,6 +416,20 @@ func (s *codeset) add(g *generation, v uint32) (clipped bool) {
 	binary.LittleEndian.PutUint32(terms, squares)
 	binary.LittleEndian.PutUint32(terms[4:], uint32(distance.L2Term(dst[:s.dim])))
 	return clipped
+}
+
+// addAhead encodes the vertices below n that have no codes yet, up to the first that
+// is far out of range. What has been published is not written again.
+func (s *codeset) addAhead(g *generation, n uint32) {
+	v := max(s.ahead.Load(), g.graphed.Load())
+	if v >= n {
+		return
+	}
+	s.grow(int(n))
+	for v < n && !s.add(g, v) {
+		v++
+	}
+	s.ahead.Store(v)
 }
 
 // row is the codes of a vertex, and what is behind them.

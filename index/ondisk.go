@@ -76,8 +76,9 @@ func (g *generation) readDisk(v uint32, dst []float32) error {
 	return nil
 }
 
-// readMany brings the vectors of covered vertices into the scratch memory and
-// sets the measure up to compare a query with them; ids become 0, 1, ....
+// readMany brings the vectors of vertices into the scratch memory and sets the
+// measure up to compare a query with them; ids become 0, 1, .... Those that the graph
+// does not cover are in RAM, and may not be on disk yet.
 func (r *request) readMany(ids []uint32) ([]uint32, error) {
 	s, dim := r.s, r.g.cfg.Dimension
 	if cap(s.disk) < len(ids)*dim {
@@ -85,7 +86,10 @@ func (r *request) readMany(ids []uint32) ([]uint32, error) {
 	}
 	s.disk = s.disk[:cap(s.disk)]
 	for i, v := range ids {
-		if err := r.g.readDisk(v, s.disk[i*dim:(i+1)*dim]); err != nil {
+		dst := s.disk[i*dim : (i+1)*dim]
+		if v >= r.graphed {
+			copy(dst, r.g.vector(v))
+		} else if err := r.g.readDisk(v, dst); err != nil {
 			return nil, err
 		}
 		for i >= len(s.local) {

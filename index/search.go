@@ -229,10 +229,18 @@ func (r *request) run() error {
 	if err := r.walk(covered); err != nil {
 		return err
 	}
+	if r.codes != nil {
+		// None of these is left out by the length of the list, only by its distance.
+		ahead := max(covered, r.codes.ahead.Load())
+		if err := r.scan(covered, ahead, len(r.s.results)+int(ahead-covered)); err != nil {
+			return err
+		}
+		covered = ahead
+	}
 	if err := r.rescore(); err != nil {
 		return err
 	}
-	// What the graph does not cover has no codes either.
+	// The rest has no codes.
 	r.g.exactMeasure(&r.s.measure, r.s.query)
 	return r.scan(covered, r.see.bound, r.q.K)
 }
