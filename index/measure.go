@@ -60,6 +60,8 @@ func (m *measure) begin(limit uint32) {
 	switch m.kind {
 	case kindCodePadded:
 		m.expansion.SetL2Term(m.signed, m.term, m.base8, m.stride, m.stride-4, limit)
+	case kindCodeDirect:
+		m.expansion.SetL2(m.query8, m.base8, m.stride, limit)
 	case kindCodeDot:
 		m.expansion.SetDot(m.signed, m.base8, m.stride, limit)
 	default:

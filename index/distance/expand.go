@@ -11,10 +11,11 @@ import (
 
 // Expansion is a query on 8-bit codes, ready to be compared with the neighbours of
 // one vertex after the other, as a walk on a graph does. What the kernels rely on is
-// checked once, by SetL2Term or SetDot, and not for each row. It is for one
+// checked once, by SetL2, SetL2Term or SetDot, and not for each row. It is for one
 // goroutine at a time; the zero value has no neighbours.
 type Expansion struct {
 	query  []int8
+	codes  []byte // of SetL2, instead of query
 	base   []byte
 	stride int
 	termAt int // negative: inner products
@@ -28,37 +29,51 @@ type Expansion struct {
 	keys  [64]int32
 }
 
+// SetL2 makes e compare by L2U8Rows, with rows below limit. Those must lie in base.
+func (e *Expansion) SetL2(query, base []byte, stride int, limit uint32) {
+	if len(query) > stride {
+		badRows(len(query), len(base), stride, 0, 1, 1)
+	}
+	e.set(len(query), base, stride, limit)
+	e.codes = query
+}
+
 // SetL2Term makes e compare by L2U8TermRows, with rows below limit. Those must lie
 // in base.
 func (e *Expansion) SetL2Term(query []int8, queryTerm int32, base []byte, stride, termAt int, limit uint32) {
 	if uint(termAt) > uint(stride-4) {
 		panic(fmt.Sprintf("distance: term at %d of a row of %d bytes", termAt, stride))
 	}
-	e.set(query, base, stride, limit)
-	e.term, e.termAt = queryTerm, termAt
+	e.set(len(query), base, stride, limit)
+	e.query, e.term, e.termAt = e.fit(query), queryTerm, termAt
 }
 
 // SetDot makes e compare by DotU8S8Rows, with rows below limit; the key of inner
 // product x is uint32(-x) ^ 1<<31.
 func (e *Expansion) SetDot(query []int8, base []byte, stride int, limit uint32) {
-	e.set(query, base, stride, limit)
-	e.term, e.termAt = 0, -1
+	e.set(len(query), base, stride, limit)
+	e.query, e.termAt = e.fit(query), -1
 }
 
 // Slack is how much more room Neighbours wants than it has results.
 const Slack = 4
 
-func (e *Expansion) set(query []int8, base []byte, stride int, limit uint32) {
-	checkCodeRow(len(query))
+func (e *Expansion) set(query int, base []byte, stride int, limit uint32) {
+	checkCodeRow(query)
 	if limit > 0 {
 		last := [1]uint32{limit - 1}
-		checkOverlapping(len(query), len(base), stride, last[:], 1)
+		checkOverlapping(query, len(base), stride, last[:], 1)
 	}
-	e.query, e.base, e.stride, e.limit = query, base, stride, limit
-	e.short = haveShort() && len(query) <= maxShort
+	e.query, e.codes, e.base, e.stride, e.limit = nil, nil, base, stride, limit
+	e.short = haveShort() && query <= maxShort
+}
+
+// fit is the query as the kernels want it.
+func (e *Expansion) fit(query []int8) []int8 {
 	if e.short {
-		e.query = withoutPadding(query)
+		return withoutPadding(query)
 	}
+	return query
 }
 
 // Neighbours compares with those of links that Unmarked gives, whose ids are
@@ -92,14 +107,23 @@ func (e *Expansion) compare(ids []uint32, bound uint64, out []uint64) (found int
 	for len(ids) > 0 {
 		part := ids[:min(len(ids), len(e.keys))]
 		keys := e.keys[:len(part)]
-		dotU8S8Rows(e.query, e.base, e.stride, part, keys)
-		for i, id := range part {
-			key := -keys[i] ^ math.MinInt32
-			if e.termAt >= 0 {
+		switch {
+		case e.codes != nil:
+			l2U8Rows(e.codes, e.base, e.stride, part, keys)
+		case e.termAt >= 0:
+			dotU8S8Rows(e.query, e.base, e.stride, part, keys)
+			for i, id := range part {
 				term := binary.LittleEndian.Uint32(e.base[int(id)*e.stride+e.termAt:])
-				key = e.term + int32(term) - 2*keys[i]
+				keys[i] = e.term + int32(term) - 2*keys[i]
 			}
-			c := uint64(uint32(key))<<32 | uint64(id)<<1
+		default:
+			dotU8S8Rows(e.query, e.base, e.stride, part, keys)
+			for i, k := range keys {
+				keys[i] = -k ^ math.MinInt32
+			}
+		}
+		for i, id := range part {
+			c := uint64(uint32(keys[i]))<<32 | uint64(id)<<1
 			out[found] = c
 			_, below := bits.Sub64(c, bound, 0)
 			found += int(below)

@@ -17,7 +17,10 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 			width := 64 * (1 + r.IntN(4))
 			codes := width - 4 - r.IntN(60)
 			stride := width
-			if r.IntN(2) == 0 {
+			way := []string{"L2", "L2 by terms", "dot"}[r.IntN(3)]
+			if way == "L2" {
+				codes = width
+			} else if r.IntN(2) == 0 {
 				stride = codes + 4
 			}
 			limit, most := uint32(r.IntN(200)), 40
@@ -33,13 +36,15 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 				query[i] = byte(r.Uint32())
 			}
 			signed := make([]int8, width)
-			dot := r.IntN(2) == 0
 			var e Expansion
 			term := L2Query(signed, query)
 			termAt := codes
-			if dot {
+			switch way {
+			case "dot":
 				e.SetDot(signed, base, stride, limit)
-			} else {
+			case "L2":
+				e.SetL2(query, base, stride, limit)
+			default:
 				for v := range int(limit) {
 					binary.LittleEndian.PutUint32(base[v*stride+termAt:], uint32(L2Term(base[v*stride:][:codes])))
 				}
@@ -66,15 +71,18 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 			want := make([]uint32, len(links))
 			want = want[:Unmarked(links, same, limit, want)]
 			keys := make([]int32, len(want))
-			if dot {
+			switch way {
+			case "dot":
 				DotU8S8Rows(signed, base, stride, want, keys)
-			} else {
+			case "L2":
+				L2U8Rows(query, base, stride, want, keys)
+			default:
 				L2U8TermRows(signed, term, base, stride, termAt, want, keys)
 			}
 			all := make([]uint64, 0, len(want))
 			for i, id := range want {
 				k := uint32(keys[i])
-				if dot {
+				if way == "dot" {
 					k = uint32(-keys[i]) ^ 1<<31
 				}
 				all = append(all, uint64(k)<<32|uint64(id)<<1)
@@ -94,7 +102,7 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 			out, checkOut := guarded[uint64](len(links)+Slack, r.IntN(4), wordGuard)
 			seen, found := e.Neighbours(links, marks, bound, ids, out)
 			if !slices.Equal(ids[:seen], want) || !slices.Equal(out[:found], below) || !slices.Equal(marks, same) {
-				t.Fatalf("dot %t, %d codes in rows of %d, links %v, bound %x: %v, %x; want %v, %x", dot, codes, stride, links, bound,
+				t.Fatalf("%s, %d codes in rows of %d, links %v, bound %x: %v, %x; want %v, %x", way, codes, stride, links, bound,
 					ids[:seen], out[:found], want, below)
 			}
 			for _, check := range []func() error{checkBase, checkLinks, checkMarks, checkIDs, checkOut} {

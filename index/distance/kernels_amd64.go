@@ -84,11 +84,18 @@ func dotU8S8ShortRows(query []int8, base []byte, stride int, ids []uint32, out [
 }
 
 func expandShort(e *Expansion, links []uint32, bound uint64) (seen, found int) {
-	if e.termAt < 0 {
+	switch {
+	case e.codes != nil:
+		return expandSquaresAVX2(e, links, min(bound, 1<<63-1))
+	case e.termAt >= 0:
+		return expandL2AVX2(e, links, min(bound, 1<<63-1))
+	default:
 		return expandDotAVX2(e, links, bound^1<<63)
 	}
-	return expandL2AVX2(e, links, min(bound, 1<<63-1))
 }
+
+//go:noescape
+func expandSquaresAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
 //go:noescape
 func expandL2AVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)

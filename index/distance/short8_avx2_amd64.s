@@ -243,6 +243,47 @@ some: \
 	BELOW                                     \
 	KEEP(block)
 
+// FIRST_SQUARES: sums = (row[:16] - query[:16])^2
+#define FIRST_SQUARES \
+	VPMOVZXBW (DI), Y0    \
+	VPMOVZXBW (R11), Y1   \
+	VPMOVZXBW (R13), Y2   \
+	VPMOVZXBW (BX), Y3    \
+	VPSUBW    Y8, Y0, Y0  \
+	VPSUBW    Y8, Y1, Y1  \
+	VPSUBW    Y8, Y2, Y2  \
+	VPSUBW    Y8, Y3, Y3  \
+	VPMADDWD  Y0, Y0, Y0  \
+	VPMADDWD  Y1, Y1, Y1  \
+	VPMADDWD  Y2, Y2, Y2  \
+	VPMADDWD  Y3, Y3, Y3
+
+// MORE_SQUARES(at, q): sums += (row[at:at+16] - q)^2
+#define MORE_SQUARES(at, q) \
+	VPMOVZXBW at(DI), Y4   \
+	VPMOVZXBW at(R11), Y5  \
+	VPMOVZXBW at(R13), Y6  \
+	VPMOVZXBW at(BX), Y7   \
+	VPSUBW    q, Y4, Y4    \
+	VPSUBW    q, Y5, Y5    \
+	VPSUBW    q, Y6, Y6    \
+	VPSUBW    q, Y7, Y7    \
+	VPMADDWD  Y4, Y4, Y4   \
+	VPMADDWD  Y5, Y5, Y5   \
+	VPMADDWD  Y6, Y6, Y6   \
+	VPMADDWD  Y7, Y7, Y7   \
+	VPADDD    Y4, Y0, Y0   \
+	VPADDD    Y5, Y1, Y1   \
+	VPADDD    Y6, Y2, Y2   \
+	VPADDD    Y7, Y3, Y3
+
+#define KEEP_SQUARES(block) \
+	SUMS                           \
+	CANDIDATES                     \
+	VPBROADCASTQ bound+32(FP), Y7  \
+	BELOW                          \
+	KEEP(block)
+
 #define KEEP_DOT(block) \
 	SUMS                                 \
 	VPXOR        X4, X4, X4              \
@@ -385,6 +426,45 @@ block64:
 block32:
 	PRODUCTS32
 	KEEP_DOT(block32)
+	FOUND
+
+// func expandSquaresAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
+//
+// The query is the codes themselves, 64 or 128 of them, and bound is below 1<<63.
+TEXT ·expandSquaresAVX2(SB), NOSPLIT, $0-56
+	UNMARKED(next, outside, done, some)
+	MOVQ      Expansion_codes(R15), QUERY
+	VPMOVZXBW (QUERY), Y8
+	VPMOVZXBW 16(QUERY), Y9
+	VPMOVZXBW 32(QUERY), Y10
+	VPMOVZXBW 48(QUERY), Y11
+	CMPQ      Expansion_codes+8(R15), $64
+	JEQ       block64
+	VPMOVZXBW 64(QUERY), Y12
+	VPMOVZXBW 80(QUERY), Y13
+	VPMOVZXBW 96(QUERY), Y14
+	VPMOVZXBW 112(QUERY), Y15
+
+block128:
+	ROWS4
+	FIRST_SQUARES
+	MORE_SQUARES(16, Y9)
+	MORE_SQUARES(32, Y10)
+	MORE_SQUARES(48, Y11)
+	MORE_SQUARES(64, Y12)
+	MORE_SQUARES(80, Y13)
+	MORE_SQUARES(96, Y14)
+	MORE_SQUARES(112, Y15)
+	KEEP_SQUARES(block128)
+	FOUND
+
+block64:
+	ROWS4
+	FIRST_SQUARES
+	MORE_SQUARES(16, Y9)
+	MORE_SQUARES(32, Y10)
+	MORE_SQUARES(48, Y11)
+	KEEP_SQUARES(block64)
 	FOUND
 
 DATA highest<>+0(SB)/8, $0x8000000000000000
