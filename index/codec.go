@@ -289,8 +289,9 @@ func (w *buildWorker) nearest(n, step uint32, limit int) []uint64 {
 	return w.pool.items
 }
 
-// codeset is the codes of the vertices below graphed, by one codec. Training
-// anew makes another one; the old one is freed when the last search has left it.
+// codeset is the codes of the vertices below graphed, and below ahead, by one codec.
+// Training anew makes another one; the old one is freed when the last search has left
+// it.
 type codeset struct {
 	codec
 	rows     *arena
@@ -479,7 +480,7 @@ func (s *codeset) target(m *measure) {
 	m.signed = slices.Grow(m.signed[:0], s.width)[:s.width]
 }
 
-// base is all rows, to be indexed below graphed only.
+// base is all rows, to be indexed below graphed or ahead only.
 func (s *codeset) base() []byte { return unsafe.Slice((*byte)(s.rows.base), s.rows.reserved) }
 
 // queryMeasure compares a query with coded vertices. Up to rounding, key k means

@@ -29,7 +29,7 @@ type generation struct {
 	deadAt  *arena                  // log index of the delete per vertex; 0 while live
 	vectors *arena                  // float32 rows, normalised under Cosine
 	norms   *arena                  // squared length per vertex, under Dot only
-	codes   atomic.Pointer[codeset] // of the vertices below graphed; nil without
+	codes   atomic.Pointer[codeset] // of the vertices below graphed and some behind; nil without
 	graph   *graph
 	disk    *onDisk // nil while all vectors are in RAM
 
