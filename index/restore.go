@@ -203,8 +203,7 @@ func (b *builder) restore(c *checkpoint, e *earlyCodes) error {
 		if err != nil {
 			return err
 		}
-		codes.grow(int(n))
-		b.parallel(int(n), func(_ *buildWorker, i int) { codes.add(g, uint32(i)) })
+		b.code(codes, 0, n)
 		b.sketch(codes, 0, n)
 		g.codes.Store(codes)
 	}
