@@ -65,13 +65,13 @@
 	VPADDD       X1, X0, X0
 
 // DISTANCES: X0 = queryTerm + the rows' terms - 2 * X0
-#define DISTANCES \
+#define DISTANCES(queryTerm) \
 	VPADDD       X0, X0, X0                \
 	VMOVD        (DI)(TERM*1), X4          \
 	VPINSRD      $1, (R11)(TERM*1), X4, X4 \
 	VPINSRD      $2, (R13)(TERM*1), X4, X4 \
 	VPINSRD      $3, (BX)(TERM*1), X4, X4  \
-	VPBROADCASTD queryTerm+24(FP), X5      \
+	VPBROADCASTD queryTerm, X5             \
 	VPSUBD       X0, X4, X4                \
 	VPADDD       X5, X4, X0
 
@@ -229,18 +229,11 @@ some: \
 	RET
 
 #define KEEP_L2(block) \
-	SUMS                                      \
-	VPADDD       X0, X0, X0                   \
-	VMOVD        (DI)(TERM*1), X4             \
-	VPINSRD      $1, (R11)(TERM*1), X4, X4    \
-	VPINSRD      $2, (R13)(TERM*1), X4, X4    \
-	VPINSRD      $3, (BX)(TERM*1), X4, X4     \
-	VPBROADCASTD Expansion_term(R15), X5      \
-	VPSUBD       X0, X4, X4                   \
-	VPADDD       X5, X4, X0                   \
-	CANDIDATES                                \
-	VPBROADCASTQ bound+32(FP), Y7             \
-	BELOW                                     \
+	SUMS                            \
+	DISTANCES(Expansion_term(R15))  \
+	CANDIDATES                      \
+	VPBROADCASTQ bound+32(FP), Y7   \
+	BELOW                           \
 	KEEP(block)
 
 // FIRST_SQUARES: sums = (row[:16] - query[:16])^2
@@ -312,25 +305,25 @@ TEXT ·l2U8TermRowsAVX2(SB), NOSPLIT, $0-120
 block128:
 	PRODUCTS128
 	SUMS
-	DISTANCES
+	DISTANCES(queryTerm+24(FP))
 	NEXT4(block128, done)
 
 block96:
 	PRODUCTS96
 	SUMS
-	DISTANCES
+	DISTANCES(queryTerm+24(FP))
 	NEXT4(block96, done)
 
 block64:
 	PRODUCTS64
 	SUMS
-	DISTANCES
+	DISTANCES(queryTerm+24(FP))
 	NEXT4(block64, done)
 
 block32:
 	PRODUCTS32
 	SUMS
-	DISTANCES
+	DISTANCES(queryTerm+24(FP))
 	NEXT4(block32, done)
 
 done:
