@@ -24,7 +24,7 @@ func TestCodesAheadOfTheGraph(t *testing.T) {
 			for i := range vectors {
 				vectors[i] = make([]float32, dim)
 				for d := range dim {
-					vectors[i][d] = float32(i%12*d%5) + r.Float32()
+					vectors[i][d] = 2 + float32(i%12*d%5) + r.Float32()
 				}
 			}
 			cfg := Config{Dimension: dim, Metric: metric}

@@ -84,7 +84,7 @@ func (b *builder) step() bool {
 		return b.catchUp()
 	}
 	if !b.prepare(from, to) {
-		return g.plain.Load() && from == 0
+		return from == 0 && g.batchEnd(0) != to
 	}
 	if from == 0 && to > 64 {
 		// The first batch of codes has no graph to search: in small steps.
@@ -216,12 +216,13 @@ func (b *builder) code(codes *codeset, from, to uint32) (clipped int) {
 }
 
 // retrain takes a codec trained on the vertices below to into use, if it differs
-// from the one there is, and tries it.
+// from the one there is or that was trained on few, and tries it.
 func (b *builder) retrain(trained *codec, to uint32) bool {
 	g := b.g
 	codes := g.codes.Load()
 	first := codes == nil
-	if !first && codes.suits(trained) {
+	few := !first && codes.trained < fullTraining && to >= fullTraining
+	if !first && !few && codes.suits(trained) {
 		from := g.graphed.Load()
 		b.code(codes, from, to)
 		b.sketch(codes, from, to)
@@ -239,7 +240,11 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 	poor := !fresh.orders(b, to)
 	if first && poor {
 		fresh.release()
-		g.plain.Store(true)
+		if to < fullTraining {
+			g.late.Store(true)
+		} else {
+			g.plain.Store(true)
+		}
 		return false
 	}
 	b.sketch(fresh, 0, to)

@@ -47,7 +47,7 @@ func TestCheckpointGoesOn(t *testing.T) {
 				want := open(t, cfg, stored(vectors))
 				waitIdle(t, want)
 				// 200 are too few for codes, and have no graph by which to tell.
-				for _, first := range []int{200, 1500} {
+				for _, first := range []int{200, 700, 1500} {
 					goesOn(t, cfg, vectors, first, want)
 				}
 			})

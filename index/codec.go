@@ -49,7 +49,11 @@ const (
 const maxNoTerms = 384
 
 const (
-	firstTraining = 1024
+	// firstTraining vertices make the first batch, fullTraining are enough to train on
+	// for good: codes of fewer are made anew, and tell nothing of what these vectors
+	// are like if they are poor.
+	firstTraining = 256
+	fullTraining  = 1024
 	sampleRows    = 2048
 	centreRows    = 256
 	// sampleValues is how many deviations the scale is taken from.
@@ -111,12 +115,16 @@ func trainCodec(g *generation, n uint32) *codec {
 	}
 	for d := range c.offset {
 		col := values[d*int(columns) : (d+1)*int(columns)]
-		slices.Sort(col)
-		cut := int(columns) / 16
-		c.offset[d] = col[cut]/2 + col[len(col)-1-cut]/2
+		high, low := newHighest(int(columns)/16+1), newHighest(int(columns)/16+1)
+		for _, x := range col {
+			high.add(x)
+			low.add(-x)
+		}
+		c.offset[d] = high.least()/2 - low.least()/2
 	}
-	var deviations []float32
 	every := max(1, int(rows)*c.dim/sampleValues)
+	deviations := int(rows) * c.dim / every
+	rare := newHighest(deviations/2000 + 1)
 	at := 0
 	largest := float32(0)
 	for i := range rows {
@@ -124,16 +132,16 @@ func trainCodec(g *generation, n uint32) *codec {
 		for d, x := range row {
 			dev := float32(math.Abs(float64(x - c.offset[d])))
 			largest = max(largest, dev)
-			if at++; at%every == 0 {
-				deviations = append(deviations, dev)
+			if at++; at == every {
+				rare.add(dev)
+				at = 0
 			}
 		}
 	}
-	slices.Sort(deviations)
 	half := largest
-	if n := len(deviations); n > 0 && !c.lifted {
+	if deviations > 0 && !c.lifted {
 		// Rare outliers are cut off rather than paid for by all.
-		half = min(half, float32(deviations[n-1-n/2000]*1.2))
+		half = min(half, float32(rare.least()*1.2))
 	}
 	if half == 0 {
 		half = 1
@@ -144,6 +152,31 @@ func trainCodec(g *generation, n uint32) *codec {
 	}
 	return c
 }
+
+// highest is the n highest of the numbers added, descending, of which there are at
+// least n.
+type highest struct {
+	n    int
+	list []float32
+}
+
+func newHighest(n int) highest { return highest{n, make([]float32, 0, n)} }
+
+func (h *highest) add(x float32) {
+	i := len(h.list)
+	if i < h.n {
+		h.list = append(h.list, x)
+	} else if i--; x <= h.list[i] {
+		return
+	}
+	for ; i > 0 && h.list[i-1] < x; i-- {
+		h.list[i] = h.list[i-1]
+	}
+	h.list[i] = x
+}
+
+// least is the lowest of them.
+func (h *highest) least() float32 { return h.list[h.n-1] }
 
 // trainIntegers chooses codes that lose nothing if all values are whole numbers
 // of a small range, as pixels and histograms are.

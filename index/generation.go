@@ -47,6 +47,9 @@ type generation struct {
 	// already, and no other one follows yet; the builder sets it, before graphed.
 	plain atomic.Bool
 	poor  atomic.Bool
+	// late: codes of the first firstTraining vertices were poor, so the first batch is
+	// of fullTraining.
+	late atomic.Bool
 	// vectorsHash covers slots and vectors below graphed; the builder's.
 	vectorsHash digest
 	// taken is how many vertices of the generation before were looked at.
@@ -122,6 +125,7 @@ func (g *generation) forgetGraph() {
 	g.graph.uppers.Store(0)
 	g.graph.entry.Store(0)
 	g.plain.Store(false)
+	g.late.Store(false)
 }
 
 // append adds a vertex; only the appender calls it.
@@ -277,7 +281,7 @@ func (g *generation) exactMeasure(m *measure, query []float32) {
 func (g *generation) batchEnd(a uint32) uint32 {
 	switch {
 	case a == 0 && g.coded():
-		return firstTraining
+		return g.firstBatch()
 	case a < 64<<10:
 		return a + 64
 	case a < 256<<10:
@@ -290,7 +294,7 @@ func (g *generation) batchEnd(a uint32) uint32 {
 // boundary is the last boundary at or below n.
 func (g *generation) boundary(n uint32) uint32 {
 	switch {
-	case n < firstTraining && g.coded():
+	case g.coded() && n < g.firstBatch():
 		return 0
 	case n < 64<<10:
 		return n &^ 63
@@ -299,6 +303,14 @@ func (g *generation) boundary(n uint32) uint32 {
 	default:
 		return n &^ 255
 	}
+}
+
+// firstBatch is the first boundary of a graph on codes.
+func (g *generation) firstBatch() uint32 {
+	if g.late.Load() {
+		return fullTraining
+	}
+	return firstTraining
 }
 
 // coded reports whether the graph is built and walked on codes.

@@ -18,16 +18,16 @@ import (
 //	GOARCH=arm64 go test -exec qemu-aarch64-static -run Golden ./index
 func TestGoldenGraphs(t *testing.T) {
 	golden := map[string]string{
-		"l2/rabitq":     "e5e34353cbca3d7a8ed72a07bdcee357 ffd37df6716330fb",
-		"dot/rabitq":    "6d379b7ff351b9a8448e5e423b26841e a580b597a2f47d05",
-		"cosine/rabitq": "f14857b21ea4732005b5e4fa136b1f32 b159ce5eb9e807d9",
+		"l2/rabitq":     "36e10c00c85237266c3f44d72b4510f6 ffd37df6716330fb",
+		"dot/rabitq":    "dd9d73a799137c9780170348d7062a3a a580b597a2f47d05",
+		"cosine/rabitq": "5e6d645f1d635da26f31831c33636af1 b159ce5eb9e807d9",
 		"cosine/none":   "abc98185076e5a88b4b6e345b7ee84fe b159ce5eb9e807d9",
-		"cosine/sq8":    "f14857b21ea4732005b5e4fa136b1f32 b159ce5eb9e807d9",
+		"cosine/sq8":    "5e6d645f1d635da26f31831c33636af1 b159ce5eb9e807d9",
 		"dot/none":      "8a74a8d11d62afa1c7dfbf03d6e4ac95 a580b597a2f47d05",
-		"dot/sq8":       "6d379b7ff351b9a8448e5e423b26841e a580b597a2f47d05",
-		"l2/sq8/64":     "205f6daabc0fcf598990988de74ac406 68d109f9997d493e",
+		"dot/sq8":       "dd9d73a799137c9780170348d7062a3a a580b597a2f47d05",
+		"l2/sq8/64":     "70d094039f05d83a4c6f87594d7b7db4 68d109f9997d493e",
 		"l2/none":       "29e4de3ce09544a55ad1c2cdbed16c73 ffd37df6716330fb",
-		"l2/sq8":        "e5e34353cbca3d7a8ed72a07bdcee357 ffd37df6716330fb",
+		"l2/sq8":        "36e10c00c85237266c3f44d72b4510f6 ffd37df6716330fb",
 	}
 	for _, metric := range metrics {
 		for _, quantization := range quantizations {

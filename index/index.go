@@ -379,8 +379,11 @@ func (x *Index) memory(g *generation) Memory {
 	}
 }
 
-// WaitIdle returns when the graph covers all it is to cover.
+// WaitIdle returns when the graph covers all it is to cover. Construction does not
+// make way for writes meanwhile.
 func (x *Index) WaitIdle(ctx context.Context) error {
+	x.pace.waiting.Add(1)
+	defer x.pace.waiting.Add(-1)
 	for {
 		x.mu.Lock()
 		idle := x.idle

@@ -32,11 +32,11 @@ func TestGraphRecall(t *testing.T) {
 				if st := x.Status(); st.Graphed < 3000 {
 					t.Fatalf("graph covers %d", st.Graphed)
 				}
-				_, st := search(t, x, Query{Vector: vectors[3200], K: 10}, all)
+				_, st := search(t, x, Query{Vector: vectors[3200], K: 10, Ef: 100}, all)
 				if st.Plan != "graph" {
 					t.Fatalf("plan %q", st.Plan)
 				}
-				if got := recall(t, x, vectors[3200:], Query{K: 10}, all); got < 0.99 {
+				if got := recall(t, x, vectors[3200:], Query{K: 10, Ef: 100}, all); got < 0.99 {
 					t.Errorf("recall %.4f", got)
 				}
 			})

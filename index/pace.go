@@ -31,12 +31,14 @@ const (
 // pacer keeps construction from taking the cores that a burst of writes needs
 // to be acknowledged: a vector costs microseconds to store and a hundred times
 // that to link. While vectors keep coming and few wait, workers rest most of
-// the time; at the end of the burst, or when too many wait, they run freely.
+// the time; at the end of the burst, when too many wait, or when somebody waits for
+// the graph, they run freely.
 type pacer struct {
 	start time.Time
 	stop  <-chan struct{}
 	// Nanoseconds since start; coarse, so that searches seldom write them.
 	lastAppend, lastSearch atomic.Int64
+	waiting                atomic.Int64 // callers that wait for the graph
 }
 
 const pacerGrain = time.Millisecond
@@ -55,7 +57,7 @@ func (p *pacer) searched() { p.touch(&p.lastSearch) }
 func (p *pacer) burst(backlog int) bool {
 	now := int64(time.Since(p.start))
 	last := p.lastAppend.Load()
-	if last == 0 || now-last > int64(burstPause) {
+	if last == 0 || now-last > int64(burstPause) || p.waiting.Load() > 0 {
 		return false
 	}
 	limit := quietBacklog

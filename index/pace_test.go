@@ -45,6 +45,11 @@ func TestBuilderRestsDuringBursts(t *testing.T) {
 		if d := rested(burstBacklog - 1); d == 0 {
 			t.Error("did not rest with a short backlog")
 		}
+		p.waiting.Add(1)
+		if d := rested(10); d != 0 {
+			t.Errorf("rested %v though somebody waits for the graph", d)
+		}
+		p.waiting.Add(-1)
 		<-time.After(burstPause + pacerGrain)
 		if d := rested(10); d != 0 {
 			t.Errorf("rested %v after the burst", d)

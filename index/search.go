@@ -300,6 +300,7 @@ const (
 const (
 	walkStart   = 300
 	walkStep    = 8
+	scanStep    = 12 // without a filter, of a collection in cache: for each vertex expanded
 	walkDearer  = 3
 	hopsCompare = 0.2  // a neighbour's neighbour
 	sketchCosts = 0.7  // a look at a sketch, with the comparison that may follow
@@ -327,7 +328,7 @@ func (r *request) choosePlan(covered uint32, share float64) (wide int, by way) {
 		return 0, wayScan
 	}
 	if r.see.bits == nil && share >= fewDead {
-		if r.matching <= r.ef*4 {
+		if r.scanCost() <= scanStep*float64(r.ef) {
 			return 0, wayScan
 		}
 		return 0, wayPlain
