@@ -4,6 +4,7 @@ package index
 
 import (
 	"cmp"
+	"math"
 	"slices"
 )
 
@@ -150,8 +151,8 @@ func (r *request) enterLongest() {
 	ids, rows, m := l.ids, l.order, s.measure
 	switch {
 	case m.onCodes() && l.rows8 != nil && l.codes == r.codes:
-		row := r.g.rowOf(l.codes)
-		m.base8, m.stride, m.signed = l.rows8, row, m.signed[:row]
+		r.enterRows(l)
+		return
 	case !m.onCodes() && l.rows32 != nil:
 		m.base32 = l.rows32
 	default: // few, or there are other codes by now, which the newest may not have
@@ -169,6 +170,25 @@ func (r *request) enterLongest() {
 	for i, v := range ids {
 		if c := candidate(out[i], v); c < s.pool.bound() && v < r.graphed && s.seen.add(v) {
 			s.pool.insert(c)
+		}
+	}
+}
+
+// enterRows is enterLongest on the rows of codes that lie side by side.
+func (r *request) enterRows(l *longest) {
+	s := r.s
+	row, n := r.g.rowOf(l.codes), uint32(len(l.ids))
+	s.longest.SetDot(s.measure.signed[:row], l.rows8, row, n)
+	s.visited += len(l.ids)
+	near := s.room(rowsBlock)
+	for i := uint32(0); i < n; i += rowsBlock {
+		// A row's number says nothing of its vertex: equal keys go by that.
+		bound := s.pool.bound() | math.MaxUint32
+		for _, c := range near[:s.longest.Rows(i, min(i+rowsBlock, n), bound, near)] {
+			v := l.ids[candidateVertex(c)]
+			if c = candidate(candidateKey(c), v); c < s.pool.bound() && v < r.graphed && s.seen.add(v) {
+				s.pool.insert(c)
+			}
 		}
 	}
 }

@@ -272,18 +272,6 @@ func (r *request) walk(covered uint32) error {
 	return err
 }
 
-func (r *request) scanCovered(covered uint32) error {
-	r.stats.Plan = "exact"
-	limit := r.q.K
-	if r.codes != nil && !r.lossless {
-		limit = max(r.ef, 2*r.q.K)
-	}
-	if k := r.sketches(); k != nil {
-		return r.scanSketches(k, covered, limit)
-	}
-	return r.scan(0, covered, limit)
-}
-
 // way is how the vertices that the graph covers are searched.
 type way uint8
 
@@ -616,59 +604,6 @@ func (r *request) matchingOnly(covered uint32, share float64) error {
 	}
 	s.results = append(s.results, s.pool.items...)
 	return nil
-}
-
-// scan compares the query with every matching vertex of [from, to) and keeps the
-// best limit of them and of what was found before.
-func (r *request) scan(from, to uint32, limit int) error {
-	if from >= to {
-		return nil
-	}
-	s := r.s
-	const block = 256
-	s.need(block)
-	s.pool.reset(limit)
-	slices.Sort(s.results)
-	s.pool.items = append(s.pool.items, s.results[:min(len(s.results), limit)]...)
-	out := s.out[:cap(s.out)]
-	for v := from; v < to; {
-		var ids []uint32
-		if ids, v = r.see.gather(v, to, s.ids[:0:block]); len(ids) == 0 {
-			continue
-		}
-		if err := r.ctx.Err(); err != nil {
-			return err
-		}
-		rows := ids
-		if r.g.disk != nil && r.codes == nil && from < r.graphed {
-			var err error
-			if rows, err = r.readMany(ids); err != nil {
-				return err
-			}
-		}
-		s.measure.keysAhead(rows, out)
-		r.offer(ids, out)
-	}
-	s.results = append(s.results[:0], s.pool.items...)
-	return nil
-}
-
-// offer puts those of the vertices compared into the pool that are near enough.
-func (r *request) offer(ids, keys []uint32) {
-	const block = 32
-	p := &r.s.pool
-	r.stats.Scanned += len(ids)
-	for len(ids) > 0 {
-		n := min(block, len(ids))
-		bound := min(p.bound(), r.farthestKey())
-		for i, u := range ids[:n] {
-			if c := candidate(keys[i], u); c < bound {
-				p.insert(c)
-				bound = min(bound, p.bound())
-			}
-		}
-		ids, keys = ids[n:], keys[n:]
-	}
 }
 
 // rescoreBlock is how many candidates are compared in full at a time.

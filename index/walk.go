@@ -19,7 +19,8 @@ type scratch struct {
 	seen     marks
 	ids      []uint32
 	out      []uint32
-	nearer   []uint64 // candidates of one expansion
+	nearer   []uint64           // candidates of one expansion
+	longest  distance.Expansion // of rows side by side
 	frontier heap
 	query    []float32
 	results  []uint64
@@ -107,14 +108,19 @@ func (s *scratch) walkOn(g *graph, layer int, limit uint32, steps int) (more boo
 	return true
 }
 
+// room is for n candidates of an expansion.
+func (s *scratch) room(n int) []uint64 {
+	if n += distance.Slack; cap(s.nearer) < n {
+		s.nearer = make([]uint64, n)
+	}
+	return s.nearer[:cap(s.nearer)]
+}
+
 // expand compares the query with those of a row of links that are below limit and
 // were not seen yet, and returns the candidates below bound, which are good until the
 // next call.
 func (s *scratch) expand(row []uint32, limit uint32, bound uint64) []uint64 {
-	if room := len(row) + distance.Slack; cap(s.nearer) < room {
-		s.nearer = make([]uint64, room)
-	}
-	nearer := s.nearer[:cap(s.nearer)]
+	nearer := s.room(len(row))
 	if s.measure.expands {
 		seen, found := s.measure.expansion.Neighbours(row, s.seen.bits, bound, s.seen.room(len(row)+distance.Slack), nearer)
 		s.seen.took(seen)

@@ -26,8 +26,13 @@ type Expansion struct {
 	marks []uint64
 	ids   []uint32
 	out   []uint64
-	keys  [64]int32
+	given int // without links: so many ids are there
+	keys  [piece]int32
+	rows  [piece + Slack]uint32
 }
+
+// piece is how many rows are compared before those that are near are picked out.
+const piece = 64
 
 // SetL2 makes e compare by L2U8Rows, with rows below limit. Those must lie in base.
 func (e *Expansion) SetL2(query, base []byte, stride int, limit uint32) {
@@ -100,6 +105,29 @@ func (e *Expansion) Neighbours(links []uint32, marks []uint64, bound uint64, ids
 	ids = ids[:n]
 	prefetchRows(e.base, e.stride, e.stride, ids[:min(n, max(1, PrefetchBytes/e.stride))])
 	return n, e.compare(ids, bound, out)
+}
+
+// Rows is Neighbours for the rows [from, to), which must be below the limit, whether
+// or not they are marked. Out must have room for Slack more than these are.
+func (e *Expansion) Rows(from, to uint32, bound uint64, out []uint64) (found int) {
+	if from > to || to > e.limit || len(out) < int(to-from)+Slack {
+		panic(fmt.Sprintf("distance: rows %d to %d below %d, room for %d", from, to, e.limit, len(out)))
+	}
+	for from < to {
+		ids := e.rows[:min(to-from, piece)]
+		for i := range ids {
+			ids[i] = from + uint32(i)
+		}
+		from += uint32(len(ids))
+		if e.short {
+			e.ids, e.out, e.given = e.rows[:], out[found:], len(ids)
+			_, near := expandShort(e, nil, bound)
+			found += near
+		} else {
+			found += e.compare(ids, bound, out[found:])
+		}
+	}
+	return found
 }
 
 // compare is the second half of Neighbours, a piece of ids at a time.

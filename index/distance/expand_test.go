@@ -9,7 +9,8 @@ import (
 )
 
 // Goal: Neighbours gives what Unmarked, the kernels on rows and a comparison with
-// the bound give one after the other, for short and long rows.
+// the bound give one after the other, for short and long rows; and Rows gives what
+// the last two do.
 func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 	eachVariant(t, func(t *testing.T) {
 		r := random(t)
@@ -70,42 +71,54 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 			same := slices.Clone(marks)
 			want := make([]uint32, len(links))
 			want = want[:Unmarked(links, same, limit, want)]
-			keys := make([]int32, len(want))
-			switch way {
-			case "dot":
-				DotU8S8Rows(signed, base, stride, want, keys)
-			case "L2":
-				L2U8Rows(query, base, stride, want, keys)
-			default:
-				L2U8TermRows(signed, term, base, stride, termAt, want, keys)
-			}
-			all := make([]uint64, 0, len(want))
-			for i, id := range want {
-				k := uint32(keys[i])
-				if way == "dot" {
-					k = uint32(-keys[i]) ^ 1<<31
+			candidates := func(ids []uint32) (all []uint64) {
+				keys := make([]int32, len(ids))
+				switch way {
+				case "dot":
+					DotU8S8Rows(signed, base, stride, ids, keys)
+				case "L2":
+					L2U8Rows(query, base, stride, ids, keys)
+				default:
+					L2U8TermRows(signed, term, base, stride, termAt, ids, keys)
 				}
-				all = append(all, uint64(k)<<32|uint64(id)<<1)
+				for i, id := range ids {
+					k := uint32(keys[i])
+					if way == "dot" {
+						k = uint32(-keys[i]) ^ 1<<31
+					}
+					all = append(all, uint64(k)<<32|uint64(id)<<1)
+				}
+				return all
 			}
+			all := candidates(want)
 			bound := ^uint64(0)
 			if len(all) > 0 && r.IntN(4) > 0 {
 				bound = all[r.IntN(len(all))] + uint64(r.IntN(2))
 			}
-			var below []uint64
-			for _, c := range all {
-				if c < bound {
-					below = append(below, c)
-				}
+			below := func(all []uint64) []uint64 {
+				return slices.DeleteFunc(all, func(c uint64) bool { return c >= bound })
 			}
+			near := below(all)
 
 			ids, checkIDs := guarded[uint32](len(links)+Slack, r.IntN(4), 77)
 			out, checkOut := guarded[uint64](len(links)+Slack, r.IntN(4), wordGuard)
 			seen, found := e.Neighbours(links, marks, bound, ids, out)
-			if !slices.Equal(ids[:seen], want) || !slices.Equal(out[:found], below) || !slices.Equal(marks, same) {
+			if !slices.Equal(ids[:seen], want) || !slices.Equal(out[:found], near) || !slices.Equal(marks, same) {
 				t.Fatalf("%s, %d codes in rows of %d, links %v, bound %x: %v, %x; want %v, %x", way, codes, stride, links, bound,
-					ids[:seen], out[:found], want, below)
+					ids[:seen], out[:found], want, near)
 			}
-			for _, check := range []func() error{checkBase, checkLinks, checkMarks, checkIDs, checkOut} {
+			from := uint32(r.IntN(int(limit) + 1))
+			to := from + uint32(r.IntN(int(limit-from)+1))
+			row, checkRow := guarded[uint64](int(to-from)+Slack, r.IntN(4), wordGuard)
+			var several []uint32
+			for v := from; v < to; v++ {
+				several = append(several, v)
+			}
+			near = below(candidates(several))
+			if found := e.Rows(from, to, bound, row); !slices.Equal(row[:found], near) {
+				t.Fatalf("%s, %d codes in rows of %d, rows %d to %d, bound %x: %x; want %x", way, codes, stride, from, to, bound, row[:found], near)
+			}
+			for _, check := range []func() error{checkBase, checkLinks, checkMarks, checkIDs, checkOut, checkRow} {
 				if err := check(); err != nil {
 					t.Fatal(err)
 				}

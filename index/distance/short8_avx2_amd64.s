@@ -134,17 +134,21 @@
 // places.
 
 // UNMARKED: ids = those of links that are below limit and new, AX of them, and their
-// rows are asked for. The last four are filled up with the first.
+// rows are asked for. Without links the ids that are given are there already. The last
+// four are filled up with the first.
 #define UNMARKED(next, outside, done, some) \
 	MOVQ  e+0(FP), R15                  \
 	MOVQ  links_base+8(FP), SI          \
 	MOVQ  links_len+16(FP), CX          \
-	LEAQ  (SI)(CX*4), CX                \
-	MOVQ  Expansion_marks(R15), DI      \
-	MOVL  Expansion_limit(R15), R8      \
 	MOVQ  Expansion_ids(R15), R9        \
 	MOVQ  Expansion_base(R15), BASE     \
 	MOVQ  Expansion_stride(R15), R11    \
+	MOVQ  Expansion_given(R15), AX      \
+	TESTQ CX, CX                        \
+	JEQ   done                          \
+	LEAQ  (SI)(CX*4), CX                \
+	MOVQ  Expansion_marks(R15), DI      \
+	MOVL  Expansion_limit(R15), R8      \
 	LEAQ  -1(BASE)(R11*1), R13          \
 	XORL  AX, AX                        \
 next: \
