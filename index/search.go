@@ -4,10 +4,12 @@ package index
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"math/bits"
 	"slices"
+	"unsafe"
 
 	"github.com/akidb/akidb/index/distance"
 )
@@ -92,12 +94,17 @@ func (x *Index) checkQuery(q *Query) error {
 
 // notFinite is the first element that is infinite or not a number, or -1.
 func notFinite(v []float32) int {
-	const exponent = 0x7f800000
-	var carry uint32 // into the sign, where an exponent is all ones
-	for _, f := range v {
-		carry |= math.Float32bits(f)&exponent + 1<<23
+	const exponent, one = 0x7f800000, 1 << 23
+	const sign = 1<<63 | 1<<31
+	pairs := unsafe.Slice((*[8]byte)(unsafe.Pointer(unsafe.SliceData(v))), len(v)/2)
+	var carry uint64 // into the signs, where an exponent is all ones
+	for i := range pairs {
+		carry |= binary.NativeEndian.Uint64(pairs[i][:])&(exponent<<32|exponent) + (one<<32 | one)
 	}
-	if carry>>31 == 0 {
+	for _, f := range v[2*len(pairs):] {
+		carry |= uint64(math.Float32bits(f)&exponent + one)
+	}
+	if carry&sign == 0 {
 		return -1
 	}
 	return slices.IndexFunc(v, func(f float32) bool { return math.Float32bits(f)&exponent == exponent })

@@ -4,6 +4,7 @@ package index
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"testing"
 
@@ -145,4 +146,29 @@ func TestScanByCodesKeepsTheBest(t *testing.T) {
 			t.Errorf("%d kept, of which 10 were wanted", most)
 		}
 	})
+}
+
+// Goal: whatever is not finite is found, wherever it stands, and nothing else is.
+func TestNotFinite(t *testing.T) {
+	for n := range 10 {
+		v := make([]float32, n)
+		for i := range v {
+			for _, f := range []float32{0, math.MaxFloat32, -math.MaxFloat32, math.SmallestNonzeroFloat32} {
+				v[i] = f
+				if got := notFinite(v); got != -1 {
+					t.Fatalf("%v: %d", v, got)
+				}
+			}
+		}
+		for i := range v {
+			for _, f := range []float32{float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN())} {
+				was := v[i]
+				v[i] = f
+				if got := notFinite(v); got != i {
+					t.Fatalf("%v: %d, want %d", v, got, i)
+				}
+				v[i] = was
+			}
+		}
+	}
 }

@@ -5,6 +5,7 @@ package distance
 import (
 	"encoding/binary"
 	"fmt"
+	"unsafe"
 )
 
 // maxCodes bounds the 8-bit codes of a vector so that sums stay in int32:
@@ -145,13 +146,25 @@ func L2Term(codes []byte) int32 {
 // sum(q*q).
 func L2Query(dst []int8, codes []byte) int32 {
 	checkCodes(len(codes))
-	var sum int32
-	for i, q := range codes {
-		dst[i] = int8(q ^ 0x80)
-		sum += int32(q) * int32(q)
-	}
 	clear(dst[len(codes):])
-	return sum
+	signed := dst[:len(codes)]
+	raw := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(signed))), len(signed))
+	var pairs uint64 // sums of codes, in two halves
+	n := 0
+	for ; n+8 <= len(codes); n += 8 {
+		const bytes, halves = 0x00ff00ff00ff00ff, 0x0000ffff0000ffff
+		w := binary.LittleEndian.Uint64(codes[n:])
+		binary.LittleEndian.PutUint64(raw[n:], w^0x8080808080808080)
+		w = w&bytes + w>>8&bytes
+		pairs += w&halves + w>>16&halves
+	}
+	sum := int32(pairs) + int32(pairs>>32)
+	for ; n < len(codes); n++ {
+		raw[n] = codes[n] ^ 0x80
+		sum += int32(codes[n])
+	}
+	// q*q = q*(q-128) + 128*q
+	return DotU8S8(codes, signed) + 128*sum
 }
 
 func checkCodes(n int) {

@@ -5,6 +5,7 @@ package distance
 import (
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"unsafe"
 )
@@ -230,6 +231,34 @@ func FuzzCodeKernels(f *testing.F) {
 				}
 			}
 			v.restore()
+		}
+	})
+}
+
+// Goal: a query for L2U8TermRows is what a loop makes of its codes.
+func TestL2QueryAgainstALoop(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		r := random(t)
+		for n := range 400 {
+			codes, checkCodes := guarded[byte](n, r.IntN(8), 77)
+			for i := range codes {
+				codes[i] = byte(r.Uint32()) | byte(255*(n&1)) // the largest sum as well
+			}
+			dst, checkDst := guarded[int8](n+r.IntN(70), r.IntN(8), 77)
+			want := make([]int8, len(dst))
+			var sum int32
+			for i, q := range codes {
+				want[i] = int8(int(q) - 128)
+				sum += int32(q) * int32(q)
+			}
+			if got := L2Query(dst, codes); got != sum || !slices.Equal(dst, want) {
+				t.Fatalf("%v: %d, %v; want %d, %v", codes, got, dst, sum, want)
+			}
+			for _, check := range []func() error{checkCodes, checkDst} {
+				if err := check(); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 	})
 }
