@@ -150,8 +150,12 @@ type marks struct {
 }
 
 func (m *marks) reset(vertices int) {
-	for _, v := range m.touched {
-		m.bits[v>>6] = 0
+	if len(m.bits) < 4*len(m.touched) {
+		clear(m.bits)
+	} else {
+		for _, v := range m.touched {
+			m.bits[v>>6] = 0
+		}
 	}
 	m.touched = m.touched[:0]
 	if words := (vertices + 63) / 64; len(m.bits) < words {
