@@ -216,13 +216,12 @@ func (b *builder) code(codes *codeset, from, to uint32) (clipped int) {
 }
 
 // retrain takes a codec trained on the vertices below to into use, if it differs
-// from the one there is or that was trained on few, and tries it.
+// from the one there is, and tries it.
 func (b *builder) retrain(trained *codec, to uint32) bool {
 	g := b.g
 	codes := g.codes.Load()
 	first := codes == nil
-	few := !first && codes.trained < fullTraining && to >= fullTraining
-	if !first && !few && codes.suits(trained) {
+	if !first && codes.suits(trained) {
 		from := g.graphed.Load()
 		b.code(codes, from, to)
 		b.sketch(codes, from, to)

@@ -113,10 +113,11 @@ func trainCodec(g *generation, n uint32) *codec {
 			values[d*int(columns)+int(i)] = x
 		}
 	}
+	var high, low, rare highest
 	for d := range c.offset {
-		col := values[d*int(columns) : (d+1)*int(columns)]
-		high, low := newHighest(int(columns)/16+1), newHighest(int(columns)/16+1)
-		for _, x := range col {
+		high.reset(int(columns)/16 + 1)
+		low.reset(int(columns)/16 + 1)
+		for _, x := range values[d*int(columns) : (d+1)*int(columns)] {
 			high.add(x)
 			low.add(-x)
 		}
@@ -124,7 +125,7 @@ func trainCodec(g *generation, n uint32) *codec {
 	}
 	every := max(1, int(rows)*c.dim/sampleValues)
 	deviations := int(rows) * c.dim / every
-	rare := newHighest(deviations/2000 + 1)
+	rare.reset(deviations/2000 + 1)
 	at := 0
 	largest := float32(0)
 	for i := range rows {
@@ -153,30 +154,18 @@ func trainCodec(g *generation, n uint32) *codec {
 	return c
 }
 
-// highest is the n highest of the numbers added, descending, of which there are at
-// least n.
-type highest struct {
-	n    int
-	list []float32
-}
-
-func newHighest(n int) highest { return highest{n, make([]float32, 0, n)} }
+// highest is the best of the numbers added, of which there are at least as many as its
+// limit: a pool in which the higher is the nearer.
+type highest struct{ pool }
 
 func (h *highest) add(x float32) {
-	i := len(h.list)
-	if i < h.n {
-		h.list = append(h.list, x)
-	} else if i--; x <= h.list[i] {
-		return
+	if c := candidate(^orderedBits(x), 0); c < h.bound() {
+		h.insert(c)
 	}
-	for ; i > 0 && h.list[i-1] < x; i-- {
-		h.list[i] = h.list[i-1]
-	}
-	h.list[i] = x
 }
 
 // least is the lowest of them.
-func (h *highest) least() float32 { return h.list[h.n-1] }
+func (h *highest) least() float32 { return fromOrderedBits(^candidateKey(h.items[h.limit-1])) }
 
 // trainIntegers chooses codes that lose nothing if all values are whole numbers
 // of a small range, as pixels and histograms are.
@@ -230,8 +219,11 @@ func (c *codec) expand(g *generation, v uint32, row []float32) {
 }
 
 // suits reports whether other would encode much as c does, so that encoding
-// everything anew is not worth it.
+// everything anew is not worth it. What was trained on few does not once there are enough.
 func (c *codec) suits(other *codec) bool {
+	if c.trained < fullTraining && other.trained >= fullTraining {
+		return false
+	}
 	if c.scale == 1 && other.scale == 1 {
 		return slices.Equal(c.offset, other.offset)
 	}

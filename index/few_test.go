@@ -110,14 +110,20 @@ func TestHighest(t *testing.T) {
 		for i := range numbers {
 			numbers[i] = float32(r.IntN(50)) - 20
 		}
-		h := newHighest(1 + r.IntN(len(numbers)))
+		n := 1 + r.IntN(len(numbers))
+		var h highest
+		h.reset(n)
 		for _, x := range numbers {
 			h.add(x)
 		}
 		slices.Sort(numbers)
 		slices.Reverse(numbers)
-		if !slices.Equal(h.list, numbers[:h.n]) || h.least() != numbers[h.n-1] {
-			t.Fatalf("%v, want %v", h.list, numbers[:h.n])
+		var list []float32
+		for _, c := range h.items {
+			list = append(list, fromOrderedBits(^candidateKey(c)))
+		}
+		if !slices.Equal(list, numbers[:n]) || h.least() != numbers[n-1] {
+			t.Fatalf("%v, want %v", list, numbers[:n])
 		}
 	}
 }

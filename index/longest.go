@@ -29,7 +29,7 @@ const (
 type longest struct {
 	ranked []uint32 // up to mostLongest, longest first
 	ids    []uint32 // those of them whose rows are here
-	order  []uint32 // of their rows: 0, 1, ...
+	order  []uint32 // of rows32: 0, 1, ...
 	codes  *codeset // whose rows they are; nil: the vectors' own
 	rows8  []byte   // without the lift, which queries have none of
 	rows32 []float32
@@ -91,10 +91,6 @@ func (g *generation) rankLengths(from, to uint32) {
 	if news == 0 && len(l.ids) == len(old.ids) && codes == old.codes {
 		return
 	}
-	l.order = make([]uint32, len(l.ids))
-	for i := range l.order {
-		l.order[i] = uint32(i)
-	}
 	switch row := g.rowOf(codes); {
 	case len(l.ids) <= fewLongest: // compared where they are
 	case codes != nil:
@@ -104,7 +100,9 @@ func (g *generation) rankLengths(from, to uint32) {
 		}
 	case g.disk == nil:
 		l.rows32 = make([]float32, len(l.ids)*row/4)
+		l.order = make([]uint32, len(l.ids))
 		for i, v := range l.ids {
+			l.order[i] = uint32(i)
 			copy(l.rows32[i*row/4:], g.vector(v))
 		}
 	}
@@ -147,15 +145,15 @@ func (r *request) enterLongest() {
 		return
 	}
 	s := r.s
-	s.need(len(l.ids))
-	ids, rows, m := l.ids, l.order, s.measure
-	switch {
-	case m.onCodes() && l.rows8 != nil && l.codes == r.codes:
+	if s.measure.onCodes() && l.rows8 != nil && l.codes == r.codes {
 		r.enterRows(l)
 		return
-	case !m.onCodes() && l.rows32 != nil:
+	}
+	s.need(len(l.ids))
+	ids, rows, m := l.ids, l.order, s.measure
+	if !m.onCodes() && l.rows32 != nil {
 		m.base32 = l.rows32
-	default: // few, or there are other codes by now, which the newest may not have
+	} else { // few, or there are other codes by now, which the newest may not have
 		rows = s.ids[:0]
 		for _, v := range ids[:min(len(ids), fewLongest)] {
 			if v < r.graphed {

@@ -30,9 +30,6 @@ type measure struct {
 	// noise is what rounding does to a length (see length) at most, but for one in
 	// some hundreds.
 	noise float64
-	// expansion, where expands, compares with the neighbours of a vertex.
-	expansion distance.Expansion
-	expands   bool
 }
 
 type measureKind uint8
@@ -54,19 +51,19 @@ const (
 	kindCodeDot
 )
 
-// begin prepares a walk on the vertices below limit.
-func (m *measure) begin(limit uint32) {
-	m.expands = true
+// expand makes e compare with the vertices below limit, if it can by this measure.
+func (m *measure) expand(e *distance.Expansion, limit uint32) bool {
 	switch m.kind {
 	case kindCodePadded:
-		m.expansion.SetL2Term(m.signed, m.term, m.base8, m.stride, m.stride-4, limit)
+		e.SetL2Term(m.signed, m.term, m.base8, m.stride, m.stride-4, limit)
 	case kindCodeDirect:
-		m.expansion.SetL2(m.query8, m.base8, m.stride, limit)
+		e.SetL2(m.query8, m.base8, m.stride, limit)
 	case kindCodeDot:
-		m.expansion.SetDot(m.signed, m.base8, m.stride, limit)
+		e.SetDot(m.signed, m.base8, m.stride, limit)
 	default:
-		m.expands = false
+		return false
 	}
+	return true
 }
 
 // onCodes reports whether codes are compared.

@@ -142,8 +142,9 @@ func (h *heap) pop() uint64 {
 	return top
 }
 
-// marks is a set of vertices that is emptied by what was put in: a bit per
-// vertex stays in the nearest cache where a stamp per vertex would not.
+// marks is a set of vertices that is emptied by what was put in, or whole where that
+// is less: a bit per vertex stays in the nearest cache where a stamp per vertex would
+// not.
 type marks struct {
 	bits    []uint64
 	touched []uint32

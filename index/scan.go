@@ -29,10 +29,8 @@ func (r *request) scan(from, to uint32, limit int) error {
 	s.pool.reset(limit)
 	slices.Sort(s.results)
 	s.pool.items = append(s.pool.items, s.results[:min(len(s.results), limit)]...)
-	if r.see.bits == nil && !r.see.anyDead && s.measure.onCodes() {
-		if s.measure.begin(to); s.measure.expands {
-			return r.scanRows(from, min(to, r.see.bound))
-		}
+	if r.see.bits == nil && !r.see.anyDead && s.begin(to) {
+		return r.scanRows(from, min(to, r.see.bound))
 	}
 	out := s.out[:cap(s.out)]
 	for v := from; v < to; {
@@ -69,7 +67,7 @@ func (r *request) scanRows(from, to uint32) error {
 		end := min(v+rowsBlock, to)
 		r.stats.Scanned += int(end - v)
 		bound := min(s.pool.bound(), r.farthestKey())
-		for _, c := range near[:s.measure.expansion.Rows(v, end, bound, near)] {
+		for _, c := range near[:s.expansion.Rows(v, end, bound, near)] {
 			s.pool.insert(c)
 		}
 	}

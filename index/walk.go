@@ -22,11 +22,14 @@ type scratch struct {
 	nearer   []uint64           // candidates of one expansion
 	longest  distance.Expansion // of rows side by side
 	frontier heap
-	query    []float32
-	results  []uint64
-	dists    []float32
-	visited  int
-	near     []uint32 // matching vertices near a query
+	// expansion, where expands, compares with the neighbours of a vertex.
+	expansion distance.Expansion
+	expands   bool
+	query     []float32
+	results   []uint64
+	dists     []float32
+	visited   int
+	near      []uint32 // matching vertices near a query
 	// Vectors read from disk, and their numbers.
 	disk      []float32
 	local     []uint32
@@ -48,6 +51,12 @@ func (s *scratch) need(n int) {
 	}
 }
 
+// begin prepares for the vertices below limit, and reports whether by an expansion.
+func (s *scratch) begin(limit uint32) bool {
+	s.expands = s.measure.expand(&s.expansion, limit)
+	return s.expands
+}
+
 // descend goes greedily from the entry point on layer top down to the layer
 // above stop and returns the nearest candidate found. Vertices at or above limit
 // do not exist for it. The walks below go on from there, with the same measure and
@@ -60,7 +69,7 @@ func (s *scratch) descend(g *graph, entry uint32, top, stop int, limit uint32) u
 	// What was compared once, on whatever layer, cannot become the best later.
 	s.seen.reset(int(limit))
 	s.seen.add(entry)
-	s.measure.begin(limit)
+	s.begin(limit)
 	for layer := top; layer > stop; layer-- {
 		for {
 			from := best
@@ -121,8 +130,8 @@ func (s *scratch) room(n int) []uint64 {
 // next call.
 func (s *scratch) expand(row []uint32, limit uint32, bound uint64) []uint64 {
 	nearer := s.room(len(row))
-	if s.measure.expands {
-		seen, found := s.measure.expansion.Neighbours(row, s.seen.bits, bound, s.seen.room(len(row)+distance.Slack), nearer)
+	if s.expands {
+		seen, found := s.expansion.Neighbours(row, s.seen.bits, bound, s.seen.room(len(row)+distance.Slack), nearer)
 		s.seen.took(seen)
 		s.visited += seen
 		return nearer[:found]
