@@ -117,3 +117,106 @@ loop: // four segments
 	VMOVDQU32 Z6, 64(OUT)
 	VZEROUPPER
 	RET
+
+// WORDS(x, y, lo, hi, even, odd): even -= odd<<8; the words interleaved, in lo and hi,
+// become the float32 of x and y, which lo and hi are the lower halves of
+#define WORDS(x, y, lo, hi, even, odd) \
+	VPSLLW $8, odd, lo         \
+	VPSUBW lo, even, even      \
+	VPUNPCKHWD odd, even, hi   \
+	VPUNPCKLWD odd, even, lo   \
+	VPMOVZXWD lo, x            \
+	VPMOVZXWD hi, y            \
+	VCVTDQ2PS x, x             \
+	VCVTDQ2PS y, y
+
+// INNER(at, x): x = add + times*(x*Scale + Shift) + Base, of eight lanes
+#define INNER(at, x) \
+	VMULPS Y8, x, x            \
+	VADDPS Y9, x, x            \
+	VMULPS (128+at)(CODES), x, x \
+	VADDPS at(CODES), x, x     \
+	VADDPS Y10, x, x
+
+// KEYS(at, x): eight keys of estimates; CX gets a bit for each below Limit
+#define KEYS(at, x) \
+	VCMPPS $17, Y11, x, Y13    \
+	VMOVMSKPS Y13, R9          \
+	SHLL  $(at/4), R9          \
+	ORL   R9, CX               \
+	VMAXPS Y12, x, x           \
+	VMINPS Y14, x, x           \
+	VCVTTPS2DQ x, x            \
+	VPXOR Y15, x, x            \
+	VMOVDQU x, at(OUT)
+
+// func estimateAVX2(lut, block []byte, e *Estimator, keys *[FastScanLanes]uint32) uint32
+//
+// The sums are those of fastScanAVX2. The factors follow the codes.
+TEXT ·estimateAVX2(SB), NOSPLIT, $0-68
+	MOVQ  lut_base+0(FP), LUT
+	MOVQ  lut_len+8(FP), END
+	MOVQ  block_base+24(FP), CODES
+	MOVQ  e+48(FP), EST
+	MOVQ  keys+56(FP), OUT
+	MOVL  $0x0f0f0f0f, CX
+	VMOVD CX, X15
+	VPBROADCASTD X15, Y15
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	XORQ  OFF, OFF
+
+loop: // two segments
+	VMOVDQU (CODES)(OFF*1), Y4
+	VMOVDQU (LUT)(OFF*1), Y5
+	VPAND   Y15, Y4, Y6     // low halves
+	VPSRLW  $4, Y4, Y7      // high halves
+	VPAND   Y15, Y7, Y7
+	VPSHUFB Y6, Y5, Y6      // lut[low]
+	VPSHUFB Y7, Y5, Y7      // lut[high]
+	VPADDW  Y6, Y0, Y0
+	VPSRLW  $8, Y6, Y6
+	VPADDW  Y6, Y1, Y1
+	VPADDW  Y7, Y2, Y2
+	VPSRLW  $8, Y7, Y7
+	VPADDW  Y7, Y3, Y3
+	ADDQ    $32, OFF
+	CMPQ    OFF, END
+	JNE     loop
+
+	// The two segments' sums become one.
+	VEXTRACTI128 $1, Y0, X4
+	VEXTRACTI128 $1, Y1, X5
+	VEXTRACTI128 $1, Y2, X6
+	VEXTRACTI128 $1, Y3, X7
+	VPADDW X4, X0, X0
+	VPADDW X5, X1, X1
+	VPADDW X6, X2, X2
+	VPADDW X7, X3, X3
+
+	ADDQ END, CODES           // the factors
+	VBROADCASTSS 0(EST), Y8   // Scale
+	VBROADCASTSS 4(EST), Y9   // Shift
+	VBROADCASTSS 8(EST), Y10  // Base
+	VBROADCASTSS 12(EST), Y11 // Limit
+	VBROADCASTSS 16(EST), Y12 // Low
+	VBROADCASTSS 20(EST), Y15 // Flip
+	MOVL  $0x4e800000, CX     // 1 << 30
+	VMOVD CX, X14
+	VPBROADCASTD X14, Y14
+	WORDS(Y4, Y5, X4, X5, X0, X1)
+	WORDS(Y6, Y7, X6, X7, X2, X3)
+	INNER(0, Y4)
+	INNER(32, Y5)
+	INNER(64, Y6)
+	INNER(96, Y7)
+	XORL CX, CX
+	KEYS(0, Y4)
+	KEYS(32, Y5)
+	KEYS(64, Y6)
+	KEYS(96, Y7)
+	MOVL CX, ret+64(FP)
+	VZEROUPPER
+	RET

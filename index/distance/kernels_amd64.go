@@ -141,6 +141,8 @@ func estimate(lut, block []byte, e *Estimator, keys *[FastScanLanes]uint32) uint
 	switch {
 	case useAVX512:
 		return estimateAVX512(lut, block, e, keys)
+	case useAVX2:
+		return estimateAVX2(lut, block, e, keys)
 	default:
 		return estimateGeneric(lut, block, e, keys)
 	}
@@ -263,6 +265,9 @@ func fastScanAVX2(lut, block []byte, sums *[FastScanLanes]uint32)
 
 //go:noescape
 func estimateAVX512(lut, block []byte, e *Estimator, keys *[FastScanLanes]uint32) uint32
+
+//go:noescape
+func estimateAVX2(lut, block []byte, e *Estimator, keys *[FastScanLanes]uint32) uint32
 
 // len(v) is a power of two, 16 or more.
 
