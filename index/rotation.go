@@ -2,11 +2,7 @@
 
 package index
 
-import (
-	"unsafe"
-
-	"github.com/akidb/akidb/index/distance"
-)
+import "github.com/akidb/akidb/index/distance"
 
 // rotations by random signs and a Hadamard transform: one leaves sparse vectors
 // on a lattice.
@@ -35,11 +31,17 @@ func newRotation(elements int) rotation {
 
 // rotate replaces v, of length turned, by P v times a constant.
 func (p *rotation) rotate(v []float32) {
-	words := unsafe.Slice((*uint64)(unsafe.Pointer(&v[0])), len(v)/2)
 	for r := range p.flips {
-		for i, s := range p.flips[r][:len(words)] {
-			words[i] ^= s
-		}
+		distance.FlipSigns(v, p.flips[r])
 		distance.Hadamard(v)
 	}
+}
+
+// turnFrom writes P(u - m) of codes, m being the centre, and returns |u - m|².
+func (p *rotation) turnFrom(dst []float32, codes []byte, centre []float32) (squares float64) {
+	n := len(centre)
+	squares = float64(distance.Centre(dst[:n], codes[:n], centre))
+	clear(dst[n:])
+	p.rotate(dst)
+	return squares
 }

@@ -102,15 +102,7 @@ func (k *sketchset) put(v uint32, buf []float32) {
 
 // turn writes P(u - m) of codes and returns |u - m|.
 func (k *sketchset) turn(dst []float32, codes []byte) float32 {
-	var squares float64
-	for i, m := range k.centre {
-		d := float32(codes[i]) - m
-		dst[i] = d
-		squares += float64(float64(d) * float64(d))
-	}
-	clear(dst[len(k.centre):])
-	k.rotate(dst)
-	return float32(math.Sqrt(squares))
+	return float32(math.Sqrt(k.turnFrom(dst, codes, k.centre)))
 }
 
 func (k *sketchset) signs(dst []uint64, v []float32) {

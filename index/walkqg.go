@@ -53,12 +53,12 @@ func (s *scratch) walkBlocks(b *blockset, limit uint32, ctx context.Context) err
 		key := s.out[0]
 		// The distance takes the place of the estimate.
 		p.replace(at, candidate(key, v)|expanded)
-		e.Base = b.value(key)
+		e.Base = estimateKey(b.inner, key)
 		bound := p.bound()
 		for group := range b.groups {
 			e.Limit = distance.MaxEstimate
 			if len(p.items) == p.limit {
-				e.Limit = b.value(candidateKey(bound))
+				e.Limit = estimateKey(b.inner, candidateKey(bound))
 			}
 			block := b.block(v, group)
 			numbers := b.numbers(block)

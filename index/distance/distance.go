@@ -30,7 +30,7 @@
 //	Hamming(a, b []uint64) int32
 //	HammingRows(query, base []uint64, stride int, ids []uint32, out []int32)
 //	DotBits4Rows(query, base []uint64, stride int, ids []uint32, out []int32)
-//	FastScan(lut, blocks []byte, out []uint32), with FastScanPut and FastScanTable
+//	FastScan(lut, blocks []byte, out []uint32), with FastScanPut and SignTable
 //
 // and Hadamard(v []float32) for the rotation such codes are taken after.
 //
@@ -101,10 +101,18 @@ func Normalize(dst, src []float32) bool {
 		return false
 	}
 	inverse := 1 / math.Sqrt(total)
-	for i, x := range src {
-		dst[i] = float32(float64(x) * inverse)
+	n := len(src) &^ 7
+	if n > 0 {
+		scale(dst[:n], src[:n], inverse)
 	}
+	scaleGeneric(dst[n:], src[n:], inverse)
 	return true
+}
+
+func scaleGeneric(dst, src []float32, factor float64) {
+	for i, x := range src {
+		dst[i] = float32(float64(x) * factor)
+	}
 }
 
 // Variant names the kernels this process runs: "avx512", "avx2", "neon+dotprod",

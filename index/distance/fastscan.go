@@ -2,10 +2,7 @@
 
 package distance
 
-import (
-	"encoding/binary"
-	"fmt"
-)
+import "fmt"
 
 // FastScanLanes is how many codes a block holds side by side.
 const FastScanLanes = 32
@@ -73,33 +70,5 @@ func FastScanPut(block []byte, lane int, code []uint64) {
 		}
 		b := &block[s*segmentBytes+lane%16]
 		*b = *b&^(15<<shift) | nibble<<shift
-	}
-}
-
-// FastScanTable fills the table (FastScanBytes) for a query of elements of at
-// most 63, so that FastScan gives the inner products of query and codes:
-//
-//	lut[16*s+m] = sum of query[4*s+i] over the bits i set in m
-func FastScanTable(lut, query []byte) {
-	if len(lut)%64 != 0 || len(query) > len(lut)/segmentDims {
-		panic(fmt.Sprintf("distance: table of %d bytes for a query of %d", len(lut), len(query)))
-	}
-	for s := range len(lut) / segmentBytes {
-		var four uint32 // query[4*s:][:4], the first in the low byte
-		if at := s * segmentDims; at+segmentDims <= len(query) {
-			four = binary.LittleEndian.Uint32(query[at:])
-		} else if at < len(query) {
-			for i, x := range query[at:] {
-				four |= uint32(x) << (8 * i)
-			}
-		}
-		if four&0xc0c0_c0c0 != 0 {
-			panic("distance: query element above 63")
-		}
-		// Eight entries at once: byte m of a factor is bit i of m.
-		q := uint64(four)
-		low := q&0xff*0x0100_0100_0100_0100 + q>>8&0xff*0x0101_0000_0101_0000 + q>>16&0xff*0x0101_0101_0000_0000
-		binary.LittleEndian.PutUint64(lut[s*segmentBytes:], low)
-		binary.LittleEndian.PutUint64(lut[s*segmentBytes+8:], low+q>>24*0x0101_0101_0101_0101)
 	}
 }

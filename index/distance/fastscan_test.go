@@ -53,13 +53,13 @@ func TestFastScanSumsTheTable(t *testing.T) {
 func TestFastScanIsTheInnerProductWithBits(t *testing.T) {
 	eachVariant(t, func(t *testing.T) {
 		r := random(t)
-		for _, dims := range []int{1, 63, 64, 65, 128, 784, 1536} {
-			query := make([]byte, dims)
+		for _, dims := range []int{16, 64, 80, 128, 784, 1536} {
+			query := make([]float32, dims)
 			for i := range query {
-				query[i] = byte(r.IntN(64))
+				query[i] = float32(r.IntN(63) - 31)
 			}
 			lut, block := make([]byte, FastScanBytes(dims)), make([]byte, FastScanBytes(dims))
-			FastScanTable(lut, query)
+			SignTable(lut, query, 1)
 			codes := make([][]uint64, FastScanLanes)
 			for range 2 {
 				for _, lane := range r.Perm(FastScanLanes) {
@@ -71,11 +71,11 @@ func TestFastScanIsTheInnerProductWithBits(t *testing.T) {
 			out := make([]uint32, FastScanLanes)
 			FastScan(lut, block, out)
 			for lane, got := range out {
-				var want uint32
+				want := dims / 4 * SignMiddle
 				for i, q := range query {
-					want += uint32(q) * uint32(codes[lane][i/64]>>(i%64)&1)
+					want += int(q) * int(codes[lane][i/64]>>(i%64)&1)
 				}
-				if got != want {
+				if int(got) != want {
 					t.Fatalf("%d dimensions, lane %d: %d, want %d", dims, lane, got, want)
 				}
 			}

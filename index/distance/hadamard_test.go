@@ -73,16 +73,16 @@ func BenchmarkHadamard(b *testing.B) {
 }
 
 func BenchmarkPerQuery(b *testing.B) {
-	v, q, lut := make([]float32, 768), make([]byte, 768), make([]byte, FastScanBytes(768))
+	v, lut := make([]float32, 768), make([]byte, FastScanBytes(768))
 	v[3] = 1
 	b.Run("Normalize768", func(b *testing.B) {
 		for b.Loop() {
 			Normalize(v, v)
 		}
 	})
-	b.Run("FastScanTable768", func(b *testing.B) {
+	b.Run("SignTable768", func(b *testing.B) {
 		for b.Loop() {
-			FastScanTable(lut, q)
+			SignTable(lut, v, 31)
 		}
 	})
 }

@@ -148,6 +148,45 @@ func estimate(lut, block []byte, e *Estimator, keys *[FastScanLanes]uint32) uint
 	}
 }
 
+// The rest is called with as many elements as its registers hold, or a multiple.
+
+func signTable(lut []byte, v []float32, inverse float32) (sum uint32) {
+	if useAVX2 {
+		return signTableAVX2(lut, v, inverse)
+	}
+	return signTableGeneric(lut, v, inverse)
+}
+
+func largest(v []float32) uint32 {
+	if useAVX2 {
+		return largestAVX2(v)
+	}
+	return largestGeneric(v)
+}
+
+func centred(dst []float32, codes []byte, centre []float32) (squares uint32) {
+	if useAVX2 {
+		return centredAVX2(dst, codes, centre)
+	}
+	return centredGeneric(dst, codes, centre)
+}
+
+func flipSigns(v []float32, flips []uint64) {
+	if useAVX2 {
+		flipSignsAVX2(v, flips)
+		return
+	}
+	flipSignsGeneric(v, flips)
+}
+
+func scale(dst, src []float32, factor float64) {
+	if useAVX2 {
+		scaleAVX2(dst, src, factor)
+		return
+	}
+	scaleGeneric(dst, src, factor)
+}
+
 func hadamard(v []float32) {
 	switch {
 	case useAVX512:
@@ -276,3 +315,18 @@ func hadamardAVX512(v []float32)
 
 //go:noescape
 func hadamardAVX2(v []float32)
+
+//go:noescape
+func signTableAVX2(lut []byte, v []float32, inverse float32) (sum uint32)
+
+//go:noescape
+func largestAVX2(v []float32) uint32
+
+//go:noescape
+func centredAVX2(dst []float32, codes []byte, centre []float32) (squares uint32)
+
+//go:noescape
+func flipSignsAVX2(v []float32, flips []uint64)
+
+//go:noescape
+func scaleAVX2(dst, src []float32, factor float64)
