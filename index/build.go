@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/akidb/akidb/index/distance"
 )
 
 // builder grows the graph of one generation, a batch at a time. Every vertex of
@@ -62,6 +64,7 @@ type buildWorker struct {
 	debt   time.Duration // worked since the last rest
 	coder                // of blocks of 1-bit codes
 	turned []float32     // a rotated vector
+	row    []float32     // one as the codec has it
 }
 
 func newBuilder(g *generation, workers int) *builder {
@@ -190,7 +193,7 @@ func (b *builder) encode(from, to uint32) bool {
 		return b.retrain(trainCodec(g, to), to)
 	}
 	clipped := b.code(codes, from, to)
-	if clipped*8 <= int(to-from) {
+	if clipped*8 <= int(to-from) && (clipped == 0 || !codes.lifted || b.excess(&codes.codec, from, to) > maxExcess) {
 		b.sketch(codes, from, to)
 		return true
 	}
@@ -199,6 +202,33 @@ func (b *builder) encode(from, to uint32) bool {
 	c := trainCodec(g, to)
 	c.widen(codes.scale * 1.5)
 	return b.retrain(c, to)
+}
+
+// maxExcess is how many times their range codes are widened at most, so that an inner
+// product with every vector is known but for rounding. One that is longer by more is
+// cut off, rather than paid for by all.
+const maxExcess = 4
+
+// excess is how far the values of the vertices [from, to) go from the middle of the
+// codec's range, half of it being 1.
+func (b *builder) excess(c *codec, from, to uint32) float32 {
+	half := c.scale * 127.5
+	var largest atomic.Uint32 // its bits, which are in the order of positive numbers
+	b.parallel(int(to-from), func(w *buildWorker, i int) {
+		w.row = slices.Grow(w.row[:0], c.dim)[:c.dim]
+		c.expand(b.g, from+uint32(i), w.row)
+		for d, x := range w.row {
+			w.row[d] = (x - c.offset[d]) - half
+		}
+		bits := math.Float32bits(distance.Largest(w.row))
+		for {
+			old := largest.Load()
+			if bits <= old || largest.CompareAndSwap(old, bits) {
+				return
+			}
+		}
+	})
+	return math.Float32frombits(largest.Load()) / half
 }
 
 // code makes the codes of the vertices [from, to) that have none yet, and returns how
@@ -220,6 +250,11 @@ func (b *builder) code(codes *codeset, from, to uint32) (clipped int) {
 func (b *builder) retrain(trained *codec, to uint32) bool {
 	g := b.g
 	codes := g.codes.Load()
+	if trained.lifted {
+		if wide := b.excess(trained, 0, to); wide > 1 && wide <= maxExcess {
+			trained.widen(trained.scale * wide)
+		}
+	}
 	first := codes == nil
 	if !first && codes.suits(trained) {
 		from := g.graphed.Load()

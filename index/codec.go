@@ -227,14 +227,18 @@ func (c *codec) suits(other *codec) bool {
 	if c.scale == 1 && other.scale == 1 {
 		return slices.Equal(c.offset, other.offset)
 	}
-	if other.scale > c.scale*1.1 || other.scale < c.scale*0.8 || c.radius != other.radius {
+	wider, most := float32(1.1), 16
+	if c.lifted {
+		wider, most = 1.02, 4 // nothing is to be cut off
+	}
+	if other.scale > c.scale*wider || other.scale < c.scale*0.8 || c.radius != other.radius {
 		return false
 	}
 	var moved float64
 	for d := range c.offset {
 		moved = max(moved, math.Abs(float64(c.offset[d]-other.offset[d])))
 	}
-	return moved <= float64(16*c.scale)
+	return moved <= float64(c.scale)*float64(most)
 }
 
 // encode writes the codes of a vector. It reports whether they lose nothing and

@@ -4,6 +4,7 @@ package index
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/akidb/akidb/index/distance"
@@ -76,5 +77,52 @@ func testKeysOnCodes(t *testing.T, short bool) {
 	}
 	if len(forms) != 3 {
 		t.Errorf("forms of rows met: %v, want all three", forms)
+	}
+}
+
+// Goal: by inner product the codes of every vector are right but for rounding, whenever
+// the longest come and whether or not a sample has them, since those are what queries
+// look for. One that is longer by far is not paid for by all.
+func TestLongVectorsAreNotCutOff(t *testing.T) {
+	const n, dim = 7040, 16
+	scaleOf := func(t *testing.T, freak float64) float32 {
+		r := seeded(t, 101)
+		vectors := repeat(n, func(int) []float32 { return normal(r, dim, 1) })
+		long := map[int]float64{1001: 1.5, 2049: 2, 3333: 2.5, 4997: 3, 6501: 3.5, 6502: 3.2}
+		if freak > 0 {
+			long[5555] = freak
+		}
+		for i, times := range long {
+			for d := range vectors[i] {
+				vectors[i][d] *= float32(times)
+			}
+		}
+		x := fill(t, Config{Dimension: dim, Metric: distance.Dot}, vectors)
+		g := x.acquire()
+		defer g.release()
+		codes := g.codes.Load()
+		if got := g.graphed.Load(); got != n || codes == nil {
+			t.Fatalf("%d of %d vertices have codes", got, n)
+		}
+		for v := range uint32(n) {
+			if freak > 0 && v == 5555 {
+				continue
+			}
+			for d, c := range codes.row(v)[:dim] {
+				want := g.vector(v)[d]
+				if got := codes.offset[d] + codes.scale*float32(c); math.Abs(float64(got-want)) > 0.52*float64(codes.scale) {
+					t.Fatalf("vertex %d, element %d: %g by its code, is %g, a step is %g", v, d, got, want, codes.scale)
+				}
+			}
+		}
+		queries := repeat(100, func(int) []float32 { return normal(r, dim, 1) })
+		if got := recall(t, x, queries, Query{K: 10}, all); got < 0.99 {
+			t.Errorf("recall %.4f", got)
+		}
+		return codes.scale
+	}
+	without := scaleOf(t, 0)
+	if with := scaleOf(t, 300); with > 1.6*without {
+		t.Errorf("a step is %g with one that is 300 times as long, %g without", with, without)
 	}
 }
