@@ -126,3 +126,35 @@ func TestLongVectorsAreNotCutOff(t *testing.T) {
 		t.Errorf("a step is %g with one that is 300 times as long, %g without", with, without)
 	}
 }
+
+// Goal: a longer list finds everything, also among vectors that are nearer to each other
+// than rounding to codes can tell. Method: lengths spread so widely that one scale is
+// coarse for the short ones, which are what is asked for.
+func TestLongListsHaveNoCeiling(t *testing.T) {
+	for _, metric := range metrics {
+		t.Run(metricName(metric), func(t *testing.T) {
+			r := seeded(t, 103)
+			const n, dim, hidden = 6016, 96, 6
+			axes := repeat(hidden, func(int) []float32 { return normal(r, dim, 1) })
+			vector := func(length float64) []float32 {
+				v := make([]float32, dim)
+				for _, axis := range axes {
+					along := float32(r.NormFloat64() * length)
+					for d, x := range axis {
+						v[d] += along * x
+					}
+				}
+				return v
+			}
+			x := fill(t, Config{Dimension: dim, Metric: metric},
+				repeat(n, func(int) []float32 { return vector(math.Exp(r.NormFloat64())) }))
+			if x.current.Load().codes.Load() == nil {
+				t.Fatal("no codes to be compared by")
+			}
+			queries := repeat(150, func(int) []float32 { return vector(0.1 + 0.4*r.Float64()) })
+			if got := recall(t, x, queries, Query{K: 10, Ef: 2000}, all); got < 0.999 {
+				t.Errorf("recall %.4f of a third of all", got)
+			}
+		})
+	}
+}

@@ -185,3 +185,18 @@ func (m *measure) length(distance float32) float64 {
 	}
 	return math.Sqrt(max(0, float64(distance)))
 }
+
+// beyond reports whether a vertex of this key on codes is further than a distance, but
+// for one in some hundreds. Rounding both to codes adds a sixth of a step, squared, in
+// each dimension, with a variance of 1/15 - 1/36, and what it does in the direction of
+// the distance. Where vectors are so near to each other that the former is all that
+// there is, those nearest by codes are those of which rounding took something away, so
+// they do not tell what it may have added to others.
+func (m *measure) beyond(key uint32, distance float32) bool {
+	if m.kind == kindCodeDot {
+		return true // nothing is squared
+	}
+	dim, square := float64(len(m.codes)), max(0, float64(distance)/float64(m.factor))
+	const variance = 1.0/15 - 1.0/36
+	return float64(key) > square+dim/6+deviations*math.Sqrt(float64(variance*dim)+float64(4*square/6))
+}

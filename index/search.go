@@ -676,7 +676,7 @@ func (r *request) rescore() error {
 		}
 		if news == 0 && to < n && len(s.pool.items) == r.q.K {
 			next, worst := onCodes.distance(candidateKey(s.results[to])), fromOrderedBits(candidateKey(s.pool.bound()))
-			if onCodes.length(next)-slack > onCodes.length(worst) {
+			if onCodes.length(next)-slack > onCodes.length(worst) && onCodes.beyond(candidateKey(s.results[to]), worst) {
 				break
 			}
 		}
