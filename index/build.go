@@ -200,7 +200,7 @@ func (b *builder) encode(from, to uint32) bool {
 	// A sample of all may hardly know the newcomers. Widening by half each time
 	// keeps the number of times small.
 	c := trainCodec(g, to)
-	c.widen(codes.scale * 1.5)
+	c.widen(float32(codes.scale * 1.5))
 	return b.retrain(c, to)
 }
 
@@ -212,7 +212,7 @@ const maxExcess = 4
 // excess is how far the values of the vertices [from, to) go from the middle of the
 // codec's range, half of it being 1.
 func (b *builder) excess(c *codec, from, to uint32) float32 {
-	half := c.scale * 127.5
+	half := float32(c.scale * 127.5)
 	var largest atomic.Uint32 // its bits, which are in the order of positive numbers
 	b.parallel(int(to-from), func(w *buildWorker, i int) {
 		w.row = slices.Grow(w.row[:0], c.dim)[:c.dim]
@@ -252,7 +252,7 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 	codes := g.codes.Load()
 	if trained.lifted {
 		if wide := b.excess(trained, 0, to); wide > 1 && wide <= maxExcess {
-			trained.widen(trained.scale * wide)
+			trained.widen(float32(trained.scale * wide))
 		}
 	}
 	first := codes == nil

@@ -198,5 +198,5 @@ func (m *measure) beyond(key uint32, distance float32) bool {
 	}
 	dim, square := float64(len(m.codes)), max(0, float64(distance)/float64(m.factor))
 	const variance = 1.0/15 - 1.0/36
-	return float64(key) > square+dim/6+deviations*math.Sqrt(float64(variance*dim)+float64(4*square/6))
+	return float64(key) > square+dim/6+float64(deviations*math.Sqrt(float64(variance*dim)+4*square/6))
 }
