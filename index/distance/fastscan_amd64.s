@@ -3,6 +3,7 @@
 //go:build !purego
 
 #include "textflag.h"
+#include "fastscan_amd64.h"
 
 // Registers of FastScan. Byte sums are kept in 16-bit words without unpacking:
 // adding a register of bytes as words sums even bytes in the low half and lets
@@ -95,42 +96,7 @@ TEXT ·fastScanAVX2(SB), NOSPLIT, $0-56
 	MOVQ  lut_len+8(FP), END
 	MOVQ  block_base+24(FP), CODES
 	MOVQ  sums+48(FP), SUMS
-	MOVL  $0x0f0f0f0f, CX
-	VMOVD CX, X15
-	VPBROADCASTD X15, Y15
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	XORQ  OFF, OFF
-
-loop: // two segments
-	VMOVDQU (CODES)(OFF*1), Y4
-	VMOVDQU (LUT)(OFF*1), Y5
-	VPAND   Y15, Y4, Y6     // low halves
-	VPSRLW  $4, Y4, Y7      // high halves
-	VPAND   Y15, Y7, Y7
-	VPSHUFB Y6, Y5, Y6      // lut[low]
-	VPSHUFB Y7, Y5, Y7      // lut[high]
-	VPADDW  Y6, Y0, Y0
-	VPSRLW  $8, Y6, Y6
-	VPADDW  Y6, Y1, Y1
-	VPADDW  Y7, Y2, Y2
-	VPSRLW  $8, Y7, Y7
-	VPADDW  Y7, Y3, Y3
-	ADDQ    $32, OFF
-	CMPQ    OFF, END
-	JNE     loop
-
-	// The two segments' sums become one.
-	VEXTRACTI128 $1, Y0, X4
-	VEXTRACTI128 $1, Y1, X5
-	VEXTRACTI128 $1, Y2, X6
-	VEXTRACTI128 $1, Y3, X7
-	VPADDW X4, X0, X0
-	VPADDW X5, X1, X1
-	VPADDW X6, X2, X2
-	VPADDW X7, X3, X3
+	SUMS_AVX2(loop)
 	FINISH
 	VZEROUPPER
 	RET
