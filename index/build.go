@@ -193,7 +193,7 @@ func (b *builder) encode(from, to uint32) bool {
 		return b.retrain(trainCodec(g, to), to)
 	}
 	clipped := b.code(codes, from, to)
-	if clipped*8 <= int(to-from) && (clipped == 0 || !codes.lifted || b.excess(&codes.codec, from, to) > maxExcess) {
+	if clipped*8 <= int(to-from) && (clipped == 0 || !codes.lifted || b.excess(&codes.codec, from, to) <= 1) {
 		b.sketch(codes, from, to)
 		return true
 	}
@@ -210,7 +210,7 @@ func (b *builder) encode(from, to uint32) bool {
 const maxExcess = 4
 
 // excess is how far the values of the vertices [from, to) go from the middle of the
-// codec's range, half of it being 1.
+// codec's range, half of it being 1; those that go further than maxExcess do not count.
 func (b *builder) excess(c *codec, from, to uint32) float32 {
 	half := float32(c.scale * 127.5)
 	var largest atomic.Uint32 // its bits, which are in the order of positive numbers
@@ -220,7 +220,11 @@ func (b *builder) excess(c *codec, from, to uint32) float32 {
 		for d, x := range w.row {
 			w.row[d] = (x - c.offset[d]) - half
 		}
-		bits := math.Float32bits(distance.Largest(w.row))
+		far := distance.Largest(w.row)
+		if far > maxExcess*half {
+			return
+		}
+		bits := math.Float32bits(far)
 		for {
 			old := largest.Load()
 			if bits <= old || largest.CompareAndSwap(old, bits) {
@@ -251,9 +255,7 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 	g := b.g
 	codes := g.codes.Load()
 	if trained.lifted {
-		if wide := b.excess(trained, 0, to); wide > 1 && wide <= maxExcess {
-			trained.widen(float32(trained.scale * wide))
-		}
+		trained.widen(float32(trained.scale * b.excess(trained, 0, to)))
 	}
 	first := codes == nil
 	if !first && codes.suits(trained) {
