@@ -119,13 +119,10 @@ loop: // four segments
 	VZEROUPPER
 	RET
 
-// WORDS(x, y, lo, hi, even, odd): even -= odd<<8; the words interleaved, in lo and hi,
-// become the float32 of x and y, which lo and hi are the lower halves of
+// WORDS(x, y, lo, hi, even, odd): x, y = what WIDEN makes, as float32; lo and hi are their
+// lower halves
 #define WORDS(x, y, lo, hi, even, odd) \
-	VPSLLW $8, odd, lo         \
-	VPSUBW lo, even, even      \
-	VPUNPCKHWD odd, even, hi   \
-	VPUNPCKLWD odd, even, lo   \
+	WIDEN(lo, hi, even, odd)   \
 	VPMOVZXWD lo, x            \
 	VPMOVZXWD hi, y            \
 	VCVTDQ2PS x, x             \

@@ -38,3 +38,10 @@ loop: \
 	VPADDW X5, X1, X1 \
 	VPADDW X6, X2, X2 \
 	VPADDW X7, X3, X3
+
+// WIDEN(lo, hi, even, odd): even -= odd<<8; lo, hi = the words interleaved
+#define WIDEN(lo, hi, even, odd) \
+	VPSLLW $8, odd, lo         \
+	VPSUBW lo, even, even      \
+	VPUNPCKHWD odd, even, hi   \
+	VPUNPCKLWD odd, even, lo

@@ -15,13 +15,6 @@
 #define OFF   AX
 #define END   BX
 
-// WIDEN(lo, hi, even, odd): even -= odd<<8; lo, hi = the words interleaved
-#define WIDEN(lo, hi, even, odd) \
-	VPSLLW $8, odd, lo         \
-	VPSUBW lo, even, even      \
-	VPUNPCKHWD odd, even, hi   \
-	VPUNPCKLWD odd, even, lo
-
 // STORE(at, words, y): sums[at/4:] = eight words
 #define STORE(at, words, y) \
 	VPMOVZXWD words, y         \
