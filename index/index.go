@@ -92,7 +92,7 @@ type View struct {
 type Query struct {
 	Vector       []float32
 	K            int
-	Ef           int     // 0: by Config or RecallTarget
+	Ef           int     // candidates to expand, K/2 at least; 0: by Config or RecallTarget
 	RecallTarget float64 // 0, 0.95, 0.99; 1 scans exactly
 	Exact        bool    // scan every vector
 	NoRescore    bool    // distances of codes

@@ -39,11 +39,12 @@ func fromOrderedBits(b uint32) float32 {
 type pool struct {
 	items []uint64
 	limit int
+	reach int // pop returns none that as many are nearer than
 	next  int // Invariant: all before next are expanded
 }
 
 func (p *pool) reset(limit int) {
-	p.items, p.limit, p.next = p.items[:0], limit, 0
+	p.items, p.limit, p.reach, p.next = p.items[:0], limit, limit, 0
 	if cap(p.items) < limit {
 		p.items = make([]uint64, 0, limit)
 	}
@@ -76,7 +77,8 @@ func (p *pool) insert(c uint64) (next bool) {
 
 // pop returns the nearest candidate not expanded yet and marks it.
 func (p *pool) pop() (uint64, bool) {
-	for i := p.next; i < len(p.items); i++ {
+	end := min(len(p.items), p.reach)
+	for i := p.next; i < end; i++ {
 		if p.items[i]&expanded == 0 {
 			c := p.items[i]
 			p.items[i] |= expanded
@@ -84,7 +86,7 @@ func (p *pool) pop() (uint64, bool) {
 			return c, true
 		}
 	}
-	p.next = len(p.items)
+	p.next = end
 	return 0, false
 }
 

@@ -209,7 +209,7 @@ type request struct {
 	codes   *codeset // nil if the vectors themselves are compared
 	// lossless: the keys of codes are exact.
 	lossless bool
-	ef       int
+	ef       int // how many candidates a walk expands
 	// matching is how many vertices can match: exact under a filter but for the
 	// dead, otherwise an estimate.
 	matching int
@@ -328,7 +328,7 @@ func (r *request) choosePlan(covered uint32, share float64) (wide int, by way) {
 		}
 		return 0, wayPlain
 	}
-	longer := r.ef + int(wideShare*float64(r.q.K)*(1/share-1))
+	longer := r.list() + int(wideShare*float64(r.q.K)*(1/share-1))
 	walk := walkCost(min(float64(longer), r.expands(share)))
 	matching := r.matchingCost()
 	few, rather := share <= commonShare, scanCommon
@@ -501,14 +501,31 @@ func (r *request) apart(share, hits float64) bool {
 	return expected >= 8 && hits < expected/4
 }
 
-// walkAll fills the pool with the ef nearest vertices, whether or not they match.
+// list is how many candidates a walk keeps. Codes say with an error which are the
+// nearest, so that some more than K are compared in full; inner products hide their
+// differences in it the most.
+func (r *request) list() int {
+	k := r.q.K
+	switch {
+	case r.codes == nil || r.lossless || r.q.NoRescore:
+	case r.g.cfg.Metric == distance.Dot:
+		k += k / 2
+	default:
+		k += k / 4
+	}
+	return min(max(r.ef, k), maxEf)
+}
+
+// walkAll fills the pool with the nearest vertices, whether or not they match.
 func (r *request) walkAll() error {
 	s := r.s
-	r.enter(r.ef)
 	if b := r.blocks(); b != nil {
+		r.enter(max(r.ef, r.q.K))    // what is not expanded has but an estimate
 		s.seen.reset(int(r.graphed)) // there it means expanded
 		return s.walkBlocks(b, r.graphed, r.ctx)
 	}
+	r.enter(r.list())
+	s.pool.reach = r.ef
 	return s.walk(r.g.graph, 0, r.graphed, r.ctx)
 }
 
@@ -527,7 +544,7 @@ func (r *request) blocks() *blockset {
 
 func (r *request) through() error {
 	s := r.s
-	r.enter(r.ef)
+	r.enter(r.list())
 	s.frontier = s.frontier[:0]
 	n := 0
 	for _, c := range s.pool.items {
@@ -578,7 +595,7 @@ func (r *request) matchingOnly(covered uint32, share float64) error {
 			s.near = append(s.near, v)
 		}
 	}
-	ef := r.ef
+	ef := r.list()
 	if r.apart(share, r.hits()) {
 		if r.matching <= apartLimit {
 			return r.scanCovered(covered)
@@ -617,10 +634,10 @@ func (r *request) matchingOnly(covered uint32, share float64) error {
 const rescoreBlock = 8
 
 // rescore gives the candidates, which come nearest first, their exact distances.
-// It stops when a block brought nothing among the best K and none of the rest
-// should be among them either, by what rounding to codes can do and by the most
-// that the codes were wrong so far. Where codes tell well what is near, that is
-// soon.
+// It stops when none of the rest should be among the best K, by what rounding to
+// codes can do and by the most that the codes were wrong so far; of inner products,
+// of which one rule says less (see beyond), only when a block brought none either.
+// Where codes tell well what is near, that is soon.
 func (r *request) rescore() error {
 	s := r.s
 	if r.codes == nil || len(s.results) == 0 {
@@ -674,7 +691,7 @@ func (r *request) rescore() error {
 				news++
 			}
 		}
-		if news == 0 && to < n && len(s.pool.items) == r.q.K {
+		if (news == 0 || onCodes.kind != kindCodeDot) && to < n && len(s.pool.items) == r.q.K {
 			next, worst := onCodes.distance(candidateKey(s.results[to])), fromOrderedBits(candidateKey(s.pool.bound()))
 			if onCodes.length(next)-slack > onCodes.length(worst) && onCodes.beyond(candidateKey(s.results[to]), worst) {
 				break
@@ -715,22 +732,23 @@ func (r *request) finish(dst []Result) ([]Result, Stats, error) {
 	return dst, r.stats, nil
 }
 
-// chooseEf is the size of the candidate list. The defaults were measured to hold
+// chooseEf is how many candidates a walk expands. The defaults were measured to hold
 // the recall targets at K 10 on sets of 64 to 784 dimensions; inner products of
-// vectors of very different lengths need more.
+// vectors of very different lengths need more. Only a query itself may ask for fewer
+// than K, down to half of it.
 func (x *Index) chooseEf(q *Query) int {
-	ef := q.Ef
+	if q.Ef > 0 {
+		return max(q.Ef, (q.K+1)/2)
+	}
+	ef := 90 + q.K
 	switch {
-	case ef > 0:
 	case q.RecallTarget == 0 && x.cfg.EfSearch > 0:
-		ef = x.cfg.EfSearch
+		return max(x.cfg.EfSearch, q.K)
 	case q.RecallTarget > 0 && q.RecallTarget <= 0.95:
 		ef = 32 + q.K
-	default:
-		ef = 90 + q.K
 	}
-	if q.Ef == 0 && (x.cfg.EfSearch == 0 || q.RecallTarget > 0) && x.cfg.Metric == distance.Dot {
+	if x.cfg.Metric == distance.Dot {
 		ef *= 3
 	}
-	return min(max(ef, q.K), maxEf)
+	return min(ef, maxEf)
 }

@@ -51,7 +51,7 @@ func newSearch() *cobra.Command {
 	f.StringVar(&o.id, "id", "", "the query is the vector of this document")
 	f.Int32VarP(&o.k, "top-k", "k", 10, "how many results")
 	f.StringVar(&o.filter, "filter", "", "JSON filter over the payload, as in the REST API")
-	f.Uint32Var(&o.ef, "ef", 0, "size of the candidate list")
+	f.Uint32Var(&o.ef, "ef", 0, "candidates to expand (at least half of top-k; default: the collection's)")
 	f.StringVar(&o.recallTarget, "recall-target", "", "0.95, 0.99 or exact")
 	f.BoolVar(&o.exact, "exact", false, "compare with every vector")
 	f.BoolVar(&o.asJSON, "json", false, "print the reply as JSON")

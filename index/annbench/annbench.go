@@ -21,7 +21,7 @@ import (
 // Options of a run; the zero value measures the default quantization at K 10.
 type Options struct {
 	Quantizations  []index.Quantization
-	Ef             []int // empty: a sweep from K to 400; 0 in it is the default ef
+	Ef             []int // empty: a sweep from 0.6 to 40 times K
 	K              int
 	Threads        []int // empty: one
 	M              int
@@ -75,7 +75,10 @@ func (o *Options) defaults() {
 		o.Quantizations = []index.Quantization{index.DefaultQuantization}
 	}
 	if len(o.Ef) == 0 {
-		o.Ef = []int{10, 16, 24, 32, 48, 64, 96, 128, 200, 400}
+		for _, tenth := range []int{6, 7, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128, 200, 400} {
+			o.Ef = append(o.Ef, max(1, tenth*o.K/10))
+		}
+		o.Ef = slices.Compact(o.Ef)
 	}
 	if len(o.Threads) == 0 {
 		if o.Threads = []int{1}; runtime.GOMAXPROCS(0) > 1 {

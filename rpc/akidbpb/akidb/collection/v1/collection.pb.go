@@ -572,7 +572,9 @@ type QueryRequest struct {
 	// Only documents at least this close: score >= threshold for cosine and dot,
 	// <= for l2.
 	ScoreThreshold *float32 `protobuf:"fixed32,8,opt,name=score_threshold,json=scoreThreshold,proto3,oneof" json:"score_threshold,omitempty"`
-	// Size of the candidate list; 0 takes the collection's default.
+	// How many of the nearest candidates have their neighbours looked at; more find
+	// more and take longer. Below top_k, half of which is the least, results are the
+	// fastest and the fewest true ones. 0 takes the collection's default.
 	Ef uint32 `protobuf:"varint,9,opt,name=ef,proto3" json:"ef,omitempty"`
 	// Scan every vector instead of walking the graph.
 	Exact bool `protobuf:"varint,10,opt,name=exact,proto3" json:"exact,omitempty"`
@@ -3544,7 +3546,8 @@ type IndexParams struct {
 	M uint32 `protobuf:"varint,1,opt,name=m,proto3" json:"m,omitempty"`
 	// 8 to 1000, default 200.
 	EfConstruction uint32 `protobuf:"varint,2,opt,name=ef_construction,json=efConstruction,proto3" json:"ef_construction,omitempty"`
-	// Default ef of queries, 1 to 10,000; 0 chooses by recall target 0.99.
+	// Default ef of queries, 1 to 10,000, and top_k at least; 0 chooses by recall
+	// target 0.99.
 	EfSearch uint32 `protobuf:"varint,3,opt,name=ef_search,json=efSearch,proto3" json:"ef_search,omitempty"`
 	// "none", "sq8", "rabitq" or "" for the default.
 	Quantization string `protobuf:"bytes,4,opt,name=quantization,proto3" json:"quantization,omitempty"`
