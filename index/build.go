@@ -58,7 +58,8 @@ type buildWorker struct {
 	keys []uint32
 	merged []uint64
 	links  []uint32      // of a row, with the new ones
-	rival  []uint32      // see mend
+	rival  []uint32      // see mend and chooseFrom
+	left   []uint64      // see chooseFrom
 	old    []uint32      // closed links that stay
 	pairs  measure       // of a candidate with those chosen
 	debt   time.Duration // worked since the last rest
@@ -348,7 +349,8 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 	level := g.graph.level(v)
 	ep, top, ok := g.graph.entryPoint()
 	var entry uint64
-	if ok {
+	every := int(from) <= scanTimes*g.cfg.EfConstruction
+	if ok && (level > 0 || !every) {
 		entry = w.descend(g.graph, ep, top, level, from)
 	}
 	w.ids = w.ids[:0]
@@ -364,7 +366,10 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 	w.merged = batch
 	for layer := level; layer >= 0; layer-- {
 		w.pool.reset(g.cfg.EfConstruction)
-		if ok && layer <= top {
+		switch {
+		case every && layer == 0:
+			w.compareAll(from)
+		case ok && layer <= top:
 			w.seen.reset(int(from))
 			w.seen.add(candidateVertex(entry))
 			w.pool.insert(entry &^ expanded)
@@ -384,6 +389,35 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 		}
 		for _, u := range w.chosen {
 			w.edges = append(w.edges, edge{uint32(layer), u, v})
+		}
+	}
+}
+
+// scanTimes is how many vertices, in times of the candidates of a walk, are compared with
+// one after the other in less time than such a walk takes.
+const scanTimes = 10
+
+// compareAll fills the pool with the nearest of the vertices below limit.
+func (s *scratch) compareAll(limit uint32) {
+	if s.begin(limit) {
+		near := s.room(rowsBlock)
+		for v := uint32(0); v < limit; v += rowsBlock {
+			for _, c := range near[:s.expansion.Rows(v, min(v+rowsBlock, limit), s.pool.bound(), near)] {
+				s.pool.insert(c)
+			}
+		}
+		return
+	}
+	s.need(rowsBlock)
+	for v := uint32(0); v < limit; {
+		ids := s.ids[:0]
+		for ; v < limit && len(ids) < rowsBlock; v++ {
+			ids = append(ids, v)
+		}
+		out := s.out[:len(ids)]
+		s.measure.keys(ids, out)
+		for i, u := range ids {
+			s.pool.insert(candidate(out[i], u))
 		}
 	}
 }

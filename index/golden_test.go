@@ -20,12 +20,12 @@ func TestGoldenGraphs(t *testing.T) {
 	golden := map[string]string{
 		"l2/rabitq":     "36e10c00c85237266c3f44d72b4510f6 ffd37df6716330fb",
 		"dot/rabitq":    "dd9d73a799137c9780170348d7062a3a a580b597a2f47d05",
-		"cosine/rabitq": "5e6d645f1d635da26f31831c33636af1 b159ce5eb9e807d9",
-		"cosine/none":   "abc98185076e5a88b4b6e345b7ee84fe b159ce5eb9e807d9",
-		"cosine/sq8":    "5e6d645f1d635da26f31831c33636af1 b159ce5eb9e807d9",
-		"dot/none":      "8a74a8d11d62afa1c7dfbf03d6e4ac95 a580b597a2f47d05",
+		"cosine/rabitq": "27dd4a787472952010d6bdcca2657006 b159ce5eb9e807d9",
+		"cosine/none":   "7823fdefdc2716c6f180055c14ad4a9b b159ce5eb9e807d9",
+		"cosine/sq8":    "27dd4a787472952010d6bdcca2657006 b159ce5eb9e807d9",
+		"dot/none":      "b3a59758ce6792b25cfb24630a4edbe1 a580b597a2f47d05",
 		"dot/sq8":       "dd9d73a799137c9780170348d7062a3a a580b597a2f47d05",
-		"l2/sq8/64":     "70d094039f05d83a4c6f87594d7b7db4 68d109f9997d493e",
+		"l2/sq8/64":     "2aa112b56288571d2e159f0f04fb378b 68d109f9997d493e",
 		"l2/none":       "29e4de3ce09544a55ad1c2cdbed16c73 ffd37df6716330fb",
 		"l2/sq8":        "36e10c00c85237266c3f44d72b4510f6 ffd37df6716330fb",
 	}

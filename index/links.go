@@ -21,18 +21,72 @@ func (w *buildWorker) choose(g *generation, of uint32, candidates []uint64, limi
 		w.chosen = append(w.chosen, candidateVertex(candidates[0]))
 		return
 	}
+	for len(candidates) > 0 && len(w.chosen) < limit {
+		part := candidates[:min(len(candidates), chooseBlock)]
+		candidates = candidates[len(part):]
+		w.chooseFrom(g, part, limit)
+	}
+}
+
+// chooseBlock is how many candidates are compared with each of those taken, before
+// it is known whether they will have a place in the row.
+const chooseBlock = 64
+
+// chooseFrom goes on with the next candidates. Those that are left are compared with
+// each one taken, instead of each with all taken before it: that has a query for 32
+// vertices instead of 200, and many rows for each. One that is too near to a vertex
+// taken stays so, however strictly it is judged later.
+func (w *buildWorker) chooseFrom(g *generation, candidates []uint64, limit int) {
+	left := append(w.left[:0], candidates...)
+	// Of each candidate, the key of the one taken that is nearest to it.
+	rival := slices.Grow(w.rival[:0], len(left))[:len(left)]
+	w.left, w.rival = left, rival
+	for i := range rival {
+		rival[i] = noKey
+	}
 	m := &w.pairs
-	for _, c := range candidates {
-		v := candidateVertex(c)
+	for _, v := range w.chosen {
+		if len(left) == 0 {
+			return
+		}
 		g.buildMeasure(m, v)
-		if !w.apartFrom(m, w.chosen, candidateKey(c), strictAt(len(w.chosen), limit)) {
+		n := w.drop(m, left, rival, strictAt(len(w.chosen), limit))
+		left, rival = left[:n], rival[:n]
+	}
+	for len(left) > 0 {
+		c, near := left[0], rival[0]
+		left, rival = left[1:], rival[1:]
+		strict := strictAt(len(w.chosen), limit)
+		if near != noKey && !m.apart(near, candidateKey(c), strict) {
 			continue
 		}
-		w.chosen = append(w.chosen, v)
+		w.chosen = append(w.chosen, candidateVertex(c))
 		if len(w.chosen) == limit {
 			return
 		}
+		g.buildMeasure(m, candidateVertex(c))
+		n := w.drop(m, left, rival, strictAt(len(w.chosen), limit))
+		left, rival = left[:n], rival[:n]
 	}
+}
+
+// drop takes the ones that are not apart from the vertex of m out of those left, and
+// returns how many are left now.
+func (w *buildWorker) drop(m *measure, left []uint64, rival []uint32, strict bool) (n int) {
+	w.need(len(left))
+	ids, out := w.ids[:len(left)], w.out[:len(left)]
+	for i, c := range left {
+		ids[i] = candidateVertex(c)
+	}
+	m.keys(ids, out)
+	for i, c := range left {
+		near := min(rival[i], out[i])
+		left[n], rival[n] = c, near
+		if m.apart(near, candidateKey(c), strict) {
+			n++
+		}
+	}
+	return n
 }
 
 // strictAt reports whether a link is judged without tolerance if so many nearer

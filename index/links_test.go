@@ -165,3 +165,68 @@ func TestMendIsChoose(t *testing.T) {
 		}
 	}
 }
+
+// Goal: choose takes what the rule says, and compareAll finds the nearest. Method:
+// the rule, candidate by candidate, on chance vertices of every kind of measure,
+// with candidates and rows of any length; all keys sorted.
+func TestChooseIsTheRule(t *testing.T) {
+	for _, metric := range metrics {
+		for _, quantization := range quantizations {
+			t.Run(metricName(metric)+"/"+string(quantization), func(t *testing.T) {
+				r := seeded(t, 77)
+				x := open(t, Config{Dimension: 10, Metric: metric, Quantization: quantization}, stored(drifting(r, 3000, 10)))
+				waitIdle(t, x)
+				g := x.current.Load()
+				covered := g.graphed.Load()
+				w, dumb := &buildWorker{}, &buildWorker{}
+				full := 0
+				for range 300 {
+					of := uint32(r.IntN(int(covered)))
+					g.buildMeasure(&w.measure, of)
+					ids := make([]uint32, 1+r.IntN(int(covered)))
+					for i := range ids {
+						ids[i] = uint32(i)
+					}
+					keys := make([]uint32, len(ids))
+					w.measure.keys(ids, keys)
+					var want []uint64
+					for i, u := range ids {
+						want = append(want, candidate(keys[i], u))
+					}
+					slices.Sort(want)
+					n := min(len(want), 1+r.IntN(300))
+					want = want[:n]
+					w.pool.reset(n)
+					w.compareAll(uint32(len(ids)))
+					if !slices.Equal(w.pool.items, want) {
+						t.Fatalf("of %d of %d vertices the nearest to %d are not those of all sorted", n, len(ids), of)
+					}
+
+					limit := 1 + r.IntN(40)
+					w.choose(g, of, slices.Clone(want), limit)
+					var chosen []uint32
+					for _, c := range dumb.fewEquals(g, of, want, limit) {
+						if len(chosen) == limit {
+							full++
+							break
+						}
+						g.buildMeasure(&dumb.measure, candidateVertex(c))
+						key := make([]uint32, 1)
+						if !slices.ContainsFunc(chosen, func(u uint32) bool {
+							dumb.measure.keys([]uint32{u}, key)
+							return !dumb.measure.apart(key[0], candidateKey(c), strictAt(len(chosen), limit))
+						}) {
+							chosen = append(chosen, candidateVertex(c))
+						}
+					}
+					if !slices.Equal(w.chosen, chosen) {
+						t.Fatalf("of %d candidates and %d links of %d: %d, want %d", n, limit, of, w.chosen, chosen)
+					}
+				}
+				if full < 20 {
+					t.Errorf("%d rows were full before the candidates ended, which tests little", full)
+				}
+			})
+		}
+	}
+}

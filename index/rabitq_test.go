@@ -189,7 +189,7 @@ func checkLanes(t *testing.T, g *generation) {
 // written down once; see TestGoldenGraphs for other CPUs.
 func TestGoldenBlocks(t *testing.T) {
 	golden := map[string]string{
-		"l2/300":    "beb52d858216e6cfbe2d6c0ac1006821",
+		"l2/300":    "a3b6eb7cc0788d91c636250a17259f79",
 		"l2/20":     "9972a6231775d494fcfbf6bf9cfec035",
 		"dot/300":   "cd06885ed8f2604a02414f7ea0d738ae",
 		"dot/20":    "8b8a35c9cfe2a09c75ad893bcb37d537",
