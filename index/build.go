@@ -402,9 +402,7 @@ func (s *scratch) compareAll(limit uint32) {
 	if s.begin(limit) {
 		near := s.room(rowsBlock)
 		for v := uint32(0); v < limit; v += rowsBlock {
-			for _, c := range near[:s.expansion.Rows(v, min(v+rowsBlock, limit), s.pool.bound(), near)] {
-				s.pool.insert(c)
-			}
+			s.pool.insertAll(near[:s.expansion.Rows(v, min(v+rowsBlock, limit), s.pool.bound(), near)])
 		}
 		return
 	}

@@ -37,17 +37,19 @@ func fromOrderedBits(b uint32) float32 {
 // pool is the best candidates seen, ascending, at most limit of them. A sorted
 // array beats heaps at the sizes searches use.
 type pool struct {
-	items []uint64
+	items []uint64 // behind the margin of room
+	room  []uint64
 	limit int
 	reach int // pop returns none that as many are nearer than
 	next  int // Invariant: all before next are expanded
 }
 
 func (p *pool) reset(limit int) {
-	p.items, p.limit, p.reach, p.next = p.items[:0], limit, limit, 0
-	if cap(p.items) < limit {
-		p.items = make([]uint64, 0, limit)
+	p.limit, p.reach, p.next = limit, limit, 0
+	if room := distance.Margin + max(limit, distance.Short); len(p.room) < room {
+		p.room = make([]uint64, room)
 	}
+	p.items = p.room[distance.Margin:][:0]
 }
 
 // bound is the key above which a candidate would not enter.
@@ -70,6 +72,17 @@ func (p *pool) insert(c uint64) (next bool) {
 	at := distance.InsertSorted(p.items, c)
 	if at <= p.next {
 		p.next = at
+		return true
+	}
+	return false
+}
+
+// insertAll is insert for each of some candidates.
+func (p *pool) insertAll(cs []uint64) (next bool) {
+	n, first := distance.InsertAll(p.room, len(p.items), p.limit, cs)
+	p.items = p.room[distance.Margin:][:n]
+	if first < n && first <= p.next {
+		p.next = first
 		return true
 	}
 	return false

@@ -67,9 +67,7 @@ func (r *request) scanRows(from, to uint32) error {
 		end := min(v+rowsBlock, to)
 		r.stats.Scanned += int(end - v)
 		bound := min(s.pool.bound(), r.farthestKey())
-		for _, c := range near[:s.expansion.Rows(v, end, bound, near)] {
-			s.pool.insert(c)
-		}
+		s.pool.insertAll(near[:s.expansion.Rows(v, end, bound, near)])
 	}
 	s.results = append(s.results[:0], s.pool.items...)
 	return nil

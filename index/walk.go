@@ -108,10 +108,8 @@ func (s *scratch) walkOn(g *graph, layer int, limit uint32, steps int) (more boo
 		if c, ok := s.pool.peek(); ok {
 			distance.Prefetch(g.row(candidateVertex(c), layer))
 		}
-		for _, n := range s.expand(g.row(candidateVertex(c), layer), limit, s.pool.bound()) {
-			if s.pool.insert(n) {
-				distance.Prefetch(g.row(candidateVertex(n), layer))
-			}
+		if s.pool.insertAll(s.expand(g.row(candidateVertex(c), layer), limit, s.pool.bound())) {
+			distance.Prefetch(g.row(candidateVertex(s.pool.items[s.pool.next]), layer))
 		}
 	}
 	return true

@@ -39,6 +39,7 @@
 //	Unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int
 //	Expansion, which is that, the comparison on 8-bit codes and that with a bound
 //	InsertSorted(items []uint64, x uint64) int
+//	InsertAll(room []uint64, n, limit int, xs []uint64) (length, first int)
 //	Prefetch[T any](row []T)
 //	PrefetchRows(base []byte, stride, length int, ids []uint32)
 //

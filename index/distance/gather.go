@@ -69,6 +69,42 @@ func InsertSorted(items []uint64, x uint64) int {
 	return insertSorted(items, x)
 }
 
+// Margin is how many zeros are in front of the items of InsertAll.
+const Margin = 8
+
+// Short lists fit in registers.
+const Short = 32
+
+// InsertAll puts each of xs where it belongs into the n items behind the Margin of
+// room, ascending, of which the limit smallest are kept. It returns how many there are
+// then, and the first place where one of xs is, which is limit if none is. What is behind
+// the items is lost. Lists of up to Short items take less time if room has as much.
+func InsertAll(room []uint64, n, limit int, xs []uint64) (length, first int) {
+	if n < 0 || n > limit || limit > len(room)-Margin {
+		panic(fmt.Sprintf("distance: %d items, limit %d, room for %d", n, limit, len(room)-Margin))
+	}
+	if len(xs) == 0 {
+		return n, limit
+	}
+	return insertAll(room, n, limit, xs)
+}
+
+// insertOneByOne is InsertAll by insertSorted.
+func insertOneByOne(room []uint64, n, limit int, xs []uint64) (length, first int) {
+	items := room[Margin:][:limit]
+	first = limit // the places where they are put can but go down
+	for _, x := range xs {
+		switch {
+		case n < limit:
+			n++
+		case n == 0 || x >= items[n-1]:
+			continue
+		}
+		first = min(first, insertSorted(items[:n], x))
+	}
+	return n, first
+}
+
 // upperBound is how many of items, ascending, are at most x. Which half is next
 // is no branch but a conditional move: it cannot be foreseen.
 func upperBound(items []uint64, x uint64) int {

@@ -118,6 +118,36 @@ few: // less than eight are left, at DI
 DATA signs<>+0(SB)/8, $0x8000000000000000
 GLOBL signs<>(SB), RODATA|NOPTR, $8
 
+// ABOVE says which of the eight items at SI are above x, Y7, in Y2 and Y3, and whether the
+// lower four are.
+#define ABOVE \
+	VMOVDQU   (SI), Y0   \
+	VMOVDQU   32(SI), Y1 \
+	VPXOR     Y6, Y0, Y2 \
+	VPXOR     Y6, Y1, Y3 \
+	VPCMPGTQ  Y7, Y2, Y2 \
+	VPCMPGTQ  Y7, Y3, Y3 \
+	VMOVMSKPD Y2, AX     \
+	VMOVMSKPD Y3, BX     \
+	CMPL      AX, $0xf
+
+// BETWEEN moves those of them up, puts x, DX, before them, and makes SI its place.
+#define BETWEEN \
+	VMOVDQU   40(SI), Y4     \
+	VBLENDVPD Y3, Y1, Y4, Y1 \
+	VMOVDQU   8(SI), Y5      \
+	VBLENDVPD Y2, Y0, Y5, Y0 \
+	VMOVDQU   Y1, 40(SI)     \
+	VMOVDQU   Y0, 8(SI)      \
+	SHLL      $4, BX         \
+	ORL       BX, AX         \
+	POPCNTL   AX, AX         \
+	SUBQ      DI, SI         \
+	SARQ      $3, SI         \
+	ADDQ      $8, SI         \
+	SUBQ      AX, SI         \
+	MOVQ      DX, (DI)(SI*8)
+
 // func insertSortedAVX2(items []uint64, x uint64) int
 TEXT ·insertSortedAVX2(SB), NOSPLIT, $0-40
 	MOVQ items_base+0(FP), DI
@@ -132,35 +162,14 @@ eight: // the eight items before SI
 	SUBQ $64, SI
 	CMPQ SI, DI
 	JLO  few
-	VMOVDQU   (SI), Y0
-	VMOVDQU   32(SI), Y1
-	VPXOR     Y6, Y0, Y2
-	VPXOR     Y6, Y1, Y3
-	VPCMPGTQ  Y7, Y2, Y2         // which are above x
-	VPCMPGTQ  Y7, Y3, Y3
-	VMOVMSKPD Y2, AX
-	VMOVMSKPD Y3, BX
-	CMPL      AX, $0xf
+	ABOVE
 	JNE       last
-	VMOVDQU   Y1, 40(SI)         // move up
-	VMOVDQU   Y0, 8(SI)
+	VMOVDQU Y1, 40(SI) // move up
+	VMOVDQU Y0, 8(SI)
 	JMP       eight
 
-last: // not all of them: the others stay, but for one where x will be
-	VMOVDQU   40(SI), Y4
-	VBLENDVPD Y3, Y1, Y4, Y1
-	VMOVDQU   8(SI), Y5
-	VBLENDVPD Y2, Y0, Y5, Y0
-	VMOVDQU   Y1, 40(SI)
-	VMOVDQU   Y0, 8(SI)
-	SHLL      $4, BX
-	ORL       BX, AX
-	POPCNTL   AX, AX
-	SUBQ      DI, SI
-	SHRQ      $3, SI
-	ADDQ      $8, SI
-	SUBQ      AX, SI
-	MOVQ      DX, (DI)(SI*8)
+last: // not all of them: the others stay
+	BETWEEN
 	MOVQ      SI, ret+32(FP)
 	VZEROUPPER
 	RET
@@ -185,4 +194,214 @@ found:
 	SUBQ DI, SI
 	SHRQ $3, SI
 	MOVQ SI, ret+32(FP)
+	RET
+
+// func insertAllAVX2(room []uint64, n, limit int, xs []uint64) (length, first int)
+//
+// As insertSortedAVX2, with no check for the first of the items: the zeros before them
+// are above nothing.
+TEXT ·insertAllAVX2(SB), NOSPLIT, $0-80
+	MOVQ room_base+0(FP), DI
+	ADDQ $64, DI
+	MOVQ n+24(FP), CX
+	MOVQ limit+32(FP), R8
+	MOVQ xs_base+40(FP), R9
+	MOVQ xs_len+48(FP), R10
+	LEAQ (R9)(R10*8), R10
+	MOVQ R8, R11                 // the first place of one put in
+	VPBROADCASTQ signs<>(SB), Y6
+
+next:
+	CMPQ R9, R10
+	JEQ  done
+	MOVQ (R9), DX
+	VPBROADCASTQ (R9), Y7
+	ADDQ $8, R9
+	CMPQ CX, R8
+	JLT  grow
+	CMPQ DX, -8(DI)(CX*8)
+	JHS  next
+	DECQ CX
+
+grow:
+	INCQ CX
+	VPXOR Y6, Y7, Y7
+	LEAQ -8(DI)(CX*8), SI        // the last has no item now
+
+eight: // the eight items before SI
+	SUBQ $64, SI
+	ABOVE
+	JNE       last
+	VMOVDQU Y1, 40(SI) // move up
+	VMOVDQU Y0, 8(SI)
+	JMP       eight
+
+last: // not all of them: the others stay
+	BETWEEN
+	CMPQ      SI, R11
+	CMOVQLT   SI, R11
+	JMP       next
+
+done:
+	MOVQ CX, length+64(FP)
+	MOVQ R11, first+72(FP)
+	VZEROUPPER
+	RET
+
+// What follows keeps a list in registers: item i becomes min(item i, max(item i-1, x)).
+// Numbers are flipped, since comparisons are of signed ones. Of a vector, ITEMS makes
+// the items from n on, which is in Y12, the largest there is; Y11 has their places.
+#define ITEMS(off, v) \
+	VMOVDQU  off(DI), v   \
+	VPCMPGTQ Y11, Y12, Y8 \
+	VPANDN   Y13, Y8, Y9  \
+	VPOR     Y9, v, v     \
+	VPXOR    Y14, v, v    \
+	VPADDQ   Y10, Y11, Y11
+
+// SHIFT makes Y8 the items of v one place up, with the last of below first.
+#define SHIFT(v, below) \
+	VPERMQ   $0x93, v, Y8     \
+	VPERMQ   $0x93, below, Y9 \
+	VPBLENDD $3, Y9, Y8, Y8
+
+// PUT takes x, in Y15, into v.
+#define PUT(v) \
+	VPCMPGTQ  Y8, Y15, Y9     \
+	VBLENDVPD Y9, Y15, Y8, Y8 \
+	VPCMPGTQ  Y8, v, Y9       \
+	VBLENDVPD Y9, Y8, v, v
+
+// FIRST is PUT for the first items.
+#define FIRST(v) \
+	VPERMQ   $0x93, v, Y8    \
+	VPBLENDD $3, Y14, Y8, Y8 \
+	PUT(v)
+
+// BELOW adds to SI how many of v are below the smallest x, in Y12, and writes v back.
+#define BELOW(off, v) \
+	VPCMPGTQ  v, Y12, Y8 \
+	VMOVMSKPD Y8, AX     \
+	POPCNTL   AX, AX     \
+	ADDQ      AX, SI     \
+	VPXOR     Y14, v, v  \
+	VMOVDQU   v, off(DI)
+
+#define LISTBEGIN \
+	MOVQ room_base+0(FP), DI       \
+	ADDQ $64, DI                   \
+	MOVQ n+24(FP), CX              \
+	MOVQ limit+32(FP), R8          \
+	MOVQ xs_base+40(FP), R9        \
+	MOVQ xs_len+48(FP), R10        \
+	VPBROADCASTQ n+24(FP), Y12     \
+	VMOVDQU      places<>(SB), Y11 \
+	VPBROADCASTQ four<>(SB), Y10   \
+	VPBROADCASTQ signs<>(SB), Y14  \
+	VPCMPEQD     Y13, Y13, Y13     \
+	LEAQ (R9)(R10*8), R11
+
+// The next x, and the smallest so far.
+#define NEXTX \
+	VPBROADCASTQ (R9), Y15         \
+	VPXOR        Y14, Y15, Y15     \
+	VPCMPGTQ     Y15, Y12, Y9      \
+	VBLENDVPD    Y9, Y15, Y12, Y12 \
+	ADDQ         $8, R9
+
+#define LISTEND \
+	ADDQ    R10, CX           \
+	CMPQ    CX, R8            \
+	CMOVQGT R8, CX            \
+	CMPQ    SI, R8            \
+	CMOVQGT R8, SI            \
+	MOVQ    CX, length+64(FP) \
+	MOVQ    SI, first+72(FP)  \
+	VZEROUPPER
+
+DATA places<>+0(SB)/8, $0
+DATA places<>+8(SB)/8, $1
+DATA places<>+16(SB)/8, $2
+DATA places<>+24(SB)/8, $3
+GLOBL places<>(SB), RODATA|NOPTR, $32
+
+DATA four<>+0(SB)/8, $4
+GLOBL four<>(SB), RODATA|NOPTR, $8
+
+// func insertAll16AVX2(room []uint64, n, limit int, xs []uint64) (length, first int)
+TEXT ·insertAll16AVX2(SB), NOSPLIT, $0-80
+	LISTBEGIN
+	ITEMS(0, Y0)
+	ITEMS(32, Y1)
+	ITEMS(64, Y2)
+	ITEMS(96, Y3)
+	VPXOR Y14, Y13, Y12 // the largest number
+
+x:
+	CMPQ R9, R11
+	JEQ  done
+	NEXTX
+	SHIFT(Y3, Y2)
+	PUT(Y3)
+	SHIFT(Y2, Y1)
+	PUT(Y2)
+	SHIFT(Y1, Y0)
+	PUT(Y1)
+	FIRST(Y0)
+	JMP  x
+
+done:
+	XORQ SI, SI
+	BELOW(0, Y0)
+	BELOW(32, Y1)
+	BELOW(64, Y2)
+	BELOW(96, Y3)
+	LISTEND
+	RET
+
+// func insertAll32AVX2(room []uint64, n, limit int, xs []uint64) (length, first int)
+TEXT ·insertAll32AVX2(SB), NOSPLIT, $0-80
+	LISTBEGIN
+	ITEMS(0, Y0)
+	ITEMS(32, Y1)
+	ITEMS(64, Y2)
+	ITEMS(96, Y3)
+	ITEMS(128, Y4)
+	ITEMS(160, Y5)
+	ITEMS(192, Y6)
+	ITEMS(224, Y7)
+	VPXOR Y14, Y13, Y12 // the largest number
+
+x:
+	CMPQ R9, R11
+	JEQ  done
+	NEXTX
+	SHIFT(Y7, Y6)
+	PUT(Y7)
+	SHIFT(Y6, Y5)
+	PUT(Y6)
+	SHIFT(Y5, Y4)
+	PUT(Y5)
+	SHIFT(Y4, Y3)
+	PUT(Y4)
+	SHIFT(Y3, Y2)
+	PUT(Y3)
+	SHIFT(Y2, Y1)
+	PUT(Y2)
+	SHIFT(Y1, Y0)
+	PUT(Y1)
+	FIRST(Y0)
+	JMP  x
+
+done:
+	XORQ SI, SI
+	BELOW(0, Y0)
+	BELOW(32, Y1)
+	BELOW(64, Y2)
+	BELOW(96, Y3)
+	BELOW(128, Y4)
+	BELOW(160, Y5)
+	BELOW(192, Y6)
+	BELOW(224, Y7)
+	LISTEND
 	RET

@@ -81,6 +81,55 @@ func TestInsertSortedSorts(t *testing.T) {
 	})
 }
 
+// Goal: InsertAll is what sorting gives, for lists of any length, with and without the
+// room that Short lists like, and writes nothing outside. Method: beside sorting, with
+// numbers that repeat and go up to the largest.
+func TestInsertAllSorts(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		r := random(t)
+		for range 20000 {
+			limit := 1 + r.IntN(40)
+			if r.IntN(4) == 0 {
+				limit = 1 + r.IntN(1200)
+			}
+			more := r.IntN(3) * r.IntN(Short+1)
+			room, check := guarded[uint64](Margin+limit+more, r.IntN(4), wordGuard)
+			clear(room[:Margin])
+			shift := r.IntN(64)
+			number := func() uint64 { return uint64(r.IntN(50)) << shift }
+			for i := range room[Margin:] {
+				room[Margin+i] = number()
+			}
+			n := r.IntN(limit + 1)
+			slices.Sort(room[Margin:][:n])
+			before := slices.Clone(room[Margin:][:n])
+			xs := make([]uint64, r.IntN(10)*r.IntN(8))
+			for i := range xs {
+				xs[i] = number()
+			}
+			want := append(slices.Clone(before), xs...)
+			slices.Sort(want)
+			want = want[:min(limit, len(want))]
+
+			length, first := InsertAll(room, n, limit, xs)
+			if !slices.Equal(room[Margin:][:length], want) {
+				t.Fatalf("%d into %d of %d: %d, want %d", xs, before, limit, room[Margin:][:length], want)
+			}
+			// Nothing below first is new, and what is there is, but for its equals.
+			if first < limit && (first >= length || !slices.Equal(want[:first], before[:min(first, n)]) || !slices.Contains(xs, want[first])) ||
+				first == limit && !slices.Equal(want[:min(n, length)], before) || first > limit {
+				t.Fatalf("%d into %d of %d: first at %d of %d", xs, before, limit, first, want)
+			}
+			if slices.ContainsFunc(room[:Margin], func(x uint64) bool { return x != 0 }) {
+				t.Fatalf("%d into %d of %d: margin %d", xs, before, limit, room[:Margin])
+			}
+			if err := check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // Goal: an id that is not there does no harm.
 func TestPrefetchRowsReadsNothing(t *testing.T) {
 	base := make([]byte, 256)

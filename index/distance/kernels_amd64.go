@@ -246,6 +246,30 @@ func insertSortedAVX512(items []uint64, x uint64) int
 //go:noescape
 func insertSortedAVX2(items []uint64, x uint64) int
 
+func insertAll(room []uint64, n, limit int, xs []uint64) (length, first int) {
+	switch {
+	case useAVX2 && limit <= 16 && len(room) >= Margin+16:
+		return insertAll16AVX2(room, n, limit, xs)
+	case useAVX2 && limit <= 32 && len(room) >= Margin+32:
+		return insertAll32AVX2(room, n, limit, xs)
+	case useAVX2 && limit <= 1024:
+		return insertAllAVX2(room, n, limit, xs)
+	default:
+		return insertOneByOne(room, n, limit, xs)
+	}
+}
+
+// The whole of such a list is in registers, and the room of as many written.
+//
+//go:noescape
+func insertAll16AVX2(room []uint64, n, limit int, xs []uint64) (length, first int)
+
+//go:noescape
+func insertAll32AVX2(room []uint64, n, limit int, xs []uint64) (length, first int)
+
+//go:noescape
+func insertAllAVX2(room []uint64, n, limit int, xs []uint64) (length, first int)
+
 func prefetch(row []byte) { prefetchLines(row) }
 
 //go:noescape

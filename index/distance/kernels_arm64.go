@@ -164,6 +164,10 @@ func prefetchRows(base []byte, stride, length int, ids []uint32) {
 
 func insertSorted(items []uint64, x uint64) int { return insertSortedGeneric(items, x) }
 
+func insertAll(room []uint64, n, limit int, xs []uint64) (length, first int) {
+	return insertOneByOne(room, n, limit, xs)
+}
+
 func encode8(dst []byte, x, offset []float32, inverse float32) (same, far bool) {
 	return encode8Generic(dst, x, offset, inverse)
 }
