@@ -21,7 +21,8 @@ type Expansion struct {
 	termAt int // negative: inner products
 	term   int32
 	limit  uint32
-	short  bool // the query stays in registers, and a kernel does all steps at once
+	short  bool    // the query stays in registers, and a kernel does all steps at once
+	wide   []int16 // else, where there are such kernels: the query
 	// Of the call under way.
 	marks []uint64
 	ids   []uint32
@@ -41,6 +42,7 @@ func (e *Expansion) SetL2(query, base []byte, stride int, limit uint32) {
 	}
 	e.set(len(query), base, stride, limit)
 	e.codes = query
+	e.ready()
 }
 
 // SetL2Term makes e compare by L2U8TermRows, with rows below limit. Those must lie
@@ -51,6 +53,7 @@ func (e *Expansion) SetL2Term(query []int8, queryTerm int32, base []byte, stride
 	}
 	e.set(len(query), base, stride, limit)
 	e.query, e.term, e.termAt = e.fit(query), queryTerm, termAt
+	e.ready()
 }
 
 // SetDot makes e compare by DotU8S8Rows, with rows below limit; the key of inner
@@ -58,6 +61,7 @@ func (e *Expansion) SetL2Term(query []int8, queryTerm int32, base []byte, stride
 func (e *Expansion) SetDot(query []int8, base []byte, stride int, limit uint32) {
 	e.set(len(query), base, stride, limit)
 	e.query, e.termAt = e.fit(query), -1
+	e.ready()
 }
 
 // Slack is how much more room Neighbours wants than it has results.
@@ -71,6 +75,13 @@ func (e *Expansion) set(query int, base []byte, stride int, limit uint32) {
 	}
 	e.query, e.codes, e.base, e.stride, e.limit = nil, nil, base, stride, limit
 	e.short = haveShort() && query <= maxShort
+}
+
+// ready is the end of what sets e.
+func (e *Expansion) ready() {
+	if e.wide = e.wide[:0]; haveShort() && !e.short {
+		e.widen()
+	}
 }
 
 // fit is the query as the kernels want it.
@@ -130,8 +141,13 @@ func (e *Expansion) Rows(from, to uint32, bound uint64, out []uint64) (found int
 	return found
 }
 
-// compare is the second half of Neighbours, a piece of ids at a time.
+// compare is the second half of Neighbours, a piece of ids at a time. There is room
+// for Slack more of them.
 func (e *Expansion) compare(ids []uint32, bound uint64, out []uint64) (found int) {
+	if len(e.wide) > 0 {
+		e.out = out
+		return expandWide(e, ids, bound)
+	}
 	for len(ids) > 0 {
 		part := ids[:min(len(ids), len(e.keys))]
 		keys := e.keys[:len(part)]

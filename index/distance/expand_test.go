@@ -102,6 +102,9 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 
 			ids, checkIDs := guarded[uint32](len(links)+Slack, r.IntN(4), 77)
 			out, checkOut := guarded[uint64](len(links)+Slack, r.IntN(4), wordGuard)
+			for i := range ids {
+				ids[i] = 1 << 31 // no row is there
+			}
 			seen, found := e.Neighbours(links, marks, bound, ids, out)
 			if !slices.Equal(ids[:seen], want) || !slices.Equal(out[:found], near) || !slices.Equal(marks, same) {
 				t.Fatalf("%s, %d codes in rows of %d, links %v, bound %x: %v, %x; want %v, %x", way, codes, stride, links, bound,

@@ -4,7 +4,11 @@
 
 package distance
 
-import "golang.org/x/sys/cpu"
+import (
+	"slices"
+
+	"golang.org/x/sys/cpu"
+)
 
 // The sets of instructions in use; set once here, and by tests.
 var (
@@ -102,6 +106,45 @@ func expandL2AVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
 //go:noescape
 func expandDotAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
+
+// expandWide is the second half of a step with a query of more than maxShort codes,
+// which is widened already.
+func expandWide(e *Expansion, ids []uint32, bound uint64) (found int) {
+	switch {
+	case e.codes != nil:
+		return expandWideSquaresAVX2(e, ids, min(bound, 1<<63-1))
+	case e.termAt >= 0:
+		return expandWideL2AVX2(e, ids, min(bound, 1<<63-1))
+	default:
+		return expandWideDotAVX2(e, ids, bound^1<<63)
+	}
+}
+
+// widen writes the query as kernels for long rows want it.
+func (e *Expansion) widen() {
+	n := max(len(e.query), len(e.codes))
+	e.wide = slices.Grow(e.wide[:0], n)[:n]
+	if e.codes != nil {
+		widenAVX2(e.wide, e.codes)
+	} else {
+		widenSignedAVX2(e.wide, e.query)
+	}
+}
+
+//go:noescape
+func widenSignedAVX2(dst []int16, src []int8)
+
+//go:noescape
+func widenAVX2(dst []int16, src []byte)
+
+//go:noescape
+func expandWideSquaresAVX2(e *Expansion, ids []uint32, bound uint64) (found int)
+
+//go:noescape
+func expandWideL2AVX2(e *Expansion, ids []uint32, bound uint64) (found int)
+
+//go:noescape
+func expandWideDotAVX2(e *Expansion, ids []uint32, bound uint64) (found int)
 
 func hammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
 	switch {

@@ -74,6 +74,10 @@ func dotU8S8ShortRows([]int8, []byte, int, []uint32, []int32) { panic("not here"
 
 func expandShort(*Expansion, []uint32, uint64) (seen, found int) { panic("not here") }
 
+func expandWide(*Expansion, []uint32, uint64) (found int) { panic("not here") }
+
+func (e *Expansion) widen() {}
+
 func hammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
 	switch {
 	case useNEON:

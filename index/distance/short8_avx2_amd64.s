@@ -225,10 +225,10 @@ some: \
 	SUBQ    $4, LEFT          \
 	JGT     block
 
-#define FOUND \
+#define FOUND(found) \
 	SUBQ Expansion_out(R15), OUT \
 	SHRQ $3, OUT                 \
-	MOVQ OUT, found+48(FP)       \
+	MOVQ OUT, found              \
 	VZEROUPPER                   \
 	RET
 
@@ -291,6 +291,72 @@ some: \
 	VPBROADCASTQ highest<>(SB), Y6       \
 	VPXOR        Y6, Y5, Y5              \
 	KEEP(block)
+
+// Longer rows one after the other, with the query, widened to 16 bits, in memory.
+
+// IDS_GIVEN begins with the ids. The last four are filled up with the first.
+#define IDS_GIVEN \
+	MOVQ e+0(FP), R15                  \
+	MOVQ ids_base+8(FP), IDS           \
+	MOVQ ids_len+16(FP), LEFT          \
+	MOVL (IDS), DX                     \
+	MOVL DX, (IDS)(LEFT*4)             \
+	MOVL DX, 4(IDS)(LEFT*4)            \
+	MOVL DX, 8(IDS)(LEFT*4)            \
+	MOVQ Expansion_base(R15), BASE     \
+	MOVQ Expansion_stride(R15), STRIDE \
+	MOVQ Expansion_out(R15), OUT       \
+	MOVQ Expansion_wide(R15), QUERY    \
+	LEAQ places<>(SB), R14
+
+// ROW begins with row k of the four: its sum is in sum and Y5. It is the last if there
+// are no more. The row four behind it, DX, or itself, is asked for meanwhile.
+#define ROW(k, row, sum, begin, last) \
+	CMPQ  LEFT, $k          \
+	JLE   last              \
+	XORL  AX, AX            \
+	VPXOR sum, sum, sum     \
+	VPXOR Y5, Y5, Y5        \
+	MOVQ  row, DX           \
+	CMPQ  LEFT, $(k+4)      \
+	JLE   begin             \
+	MOVL  (4*k+16)(IDS), DX \
+	IMULQ STRIDE, DX        \
+	ADDQ  BASE, DX
+
+// PRODUCTS_WIDE: sum and Y5 += row[AX:AX+64] * query[AX:AX+64]
+#define PRODUCTS_WIDE(row, sum) \
+	VPMOVZXBW (row)(AX*1), Y8           \
+	VPMOVZXBW 16(row)(AX*1), Y9         \
+	VPMOVZXBW 32(row)(AX*1), Y10        \
+	VPMOVZXBW 48(row)(AX*1), Y11        \
+	VPMADDWD  (QUERY)(AX*2), Y8, Y8     \
+	VPMADDWD  32(QUERY)(AX*2), Y9, Y9   \
+	VPMADDWD  64(QUERY)(AX*2), Y10, Y10 \
+	VPMADDWD  96(QUERY)(AX*2), Y11, Y11 \
+	VPADDD    Y8, sum, sum              \
+	VPADDD    Y9, Y5, Y5                \
+	VPADDD    Y10, sum, sum             \
+	VPADDD    Y11, Y5, Y5
+
+// SQUARES_WIDE: sum and Y5 += (row[AX:AX+64] - query[AX:AX+64])^2
+#define SQUARES_WIDE(row, sum) \
+	VPMOVZXBW (row)(AX*1), Y8           \
+	VPMOVZXBW 16(row)(AX*1), Y9         \
+	VPMOVZXBW 32(row)(AX*1), Y10        \
+	VPMOVZXBW 48(row)(AX*1), Y11        \
+	VPSUBW    (QUERY)(AX*2), Y8, Y8     \
+	VPSUBW    32(QUERY)(AX*2), Y9, Y9   \
+	VPSUBW    64(QUERY)(AX*2), Y10, Y10 \
+	VPSUBW    96(QUERY)(AX*2), Y11, Y11 \
+	VPMADDWD  Y8, Y8, Y8                \
+	VPMADDWD  Y9, Y9, Y9                \
+	VPMADDWD  Y10, Y10, Y10             \
+	VPMADDWD  Y11, Y11, Y11             \
+	VPADDD    Y8, sum, sum              \
+	VPADDD    Y9, Y5, Y5                \
+	VPADDD    Y10, sum, sum             \
+	VPADDD    Y11, Y5, Y5
 
 // func l2U8TermRowsAVX2(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
 //
@@ -381,22 +447,22 @@ TEXT ·expandL2AVX2(SB), NOSPLIT, $0-56
 block128:
 	PRODUCTS128
 	KEEP_L2(block128)
-	FOUND
+	FOUND(found+48(FP))
 
 block96:
 	PRODUCTS96
 	KEEP_L2(block96)
-	FOUND
+	FOUND(found+48(FP))
 
 block64:
 	PRODUCTS64
 	KEEP_L2(block64)
-	FOUND
+	FOUND(found+48(FP))
 
 block32:
 	PRODUCTS32
 	KEEP_L2(block32)
-	FOUND
+	FOUND(found+48(FP))
 
 // func expandDotAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
@@ -408,22 +474,22 @@ TEXT ·expandDotAVX2(SB), NOSPLIT, $0-56
 block128:
 	PRODUCTS128
 	KEEP_DOT(block128)
-	FOUND
+	FOUND(found+48(FP))
 
 block96:
 	PRODUCTS96
 	KEEP_DOT(block96)
-	FOUND
+	FOUND(found+48(FP))
 
 block64:
 	PRODUCTS64
 	KEEP_DOT(block64)
-	FOUND
+	FOUND(found+48(FP))
 
 block32:
 	PRODUCTS32
 	KEEP_DOT(block32)
-	FOUND
+	FOUND(found+48(FP))
 
 // func expandSquaresAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
@@ -453,7 +519,7 @@ block128:
 	MORE_SQUARES(96, Y14)
 	MORE_SQUARES(112, Y15)
 	KEEP_SQUARES(block128)
-	FOUND
+	FOUND(found+48(FP))
 
 block64:
 	ROWS4
@@ -462,7 +528,196 @@ block64:
 	MORE_SQUARES(32, Y10)
 	MORE_SQUARES(48, Y11)
 	KEEP_SQUARES(block64)
-	FOUND
+	FOUND(found+48(FP))
+
+// func expandWideL2AVX2(e *Expansion, ids []uint32, bound uint64) (found int)
+//
+// bound is below 1<<63.
+TEXT ·expandWideL2AVX2(SB), NOSPLIT, $0-48
+	IDS_GIVEN
+
+block:
+	ROWS4
+	ROW(0, DI, Y0, begin0, keep)
+
+begin0:
+	PREFETCHT0 (DX)(AX*1)
+	PRODUCTS_WIDE(DI, Y0)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin0
+	VPADDD     Y5, Y0, Y0
+
+	ROW(1, R11, Y1, begin1, keep)
+
+begin1:
+	PREFETCHT0 (DX)(AX*1)
+	PRODUCTS_WIDE(R11, Y1)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin1
+	VPADDD     Y5, Y1, Y1
+
+	ROW(2, R13, Y2, begin2, keep)
+
+begin2:
+	PREFETCHT0 (DX)(AX*1)
+	PRODUCTS_WIDE(R13, Y2)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin2
+	VPADDD     Y5, Y2, Y2
+
+	ROW(3, BX, Y3, begin3, keep)
+
+begin3:
+	PREFETCHT0 (DX)(AX*1)
+	PRODUCTS_WIDE(BX, Y3)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin3
+	VPADDD     Y5, Y3, Y3
+
+keep:
+	MOVQ Expansion_termAt(R15), TERM
+	KEEP_L2(block)
+	FOUND(found+40(FP))
+
+// func expandWideDotAVX2(e *Expansion, ids []uint32, bound uint64) (found int)
+//
+// The highest bit of bound is flipped.
+TEXT ·expandWideDotAVX2(SB), NOSPLIT, $0-48
+	IDS_GIVEN
+
+block:
+	ROWS4
+	ROW(0, DI, Y0, begin0, keep)
+
+begin0:
+	PREFETCHT0 (DX)(AX*1)
+	PRODUCTS_WIDE(DI, Y0)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin0
+	VPADDD     Y5, Y0, Y0
+
+	ROW(1, R11, Y1, begin1, keep)
+
+begin1:
+	PREFETCHT0 (DX)(AX*1)
+	PRODUCTS_WIDE(R11, Y1)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin1
+	VPADDD     Y5, Y1, Y1
+
+	ROW(2, R13, Y2, begin2, keep)
+
+begin2:
+	PREFETCHT0 (DX)(AX*1)
+	PRODUCTS_WIDE(R13, Y2)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin2
+	VPADDD     Y5, Y2, Y2
+
+	ROW(3, BX, Y3, begin3, keep)
+
+begin3:
+	PREFETCHT0 (DX)(AX*1)
+	PRODUCTS_WIDE(BX, Y3)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin3
+	VPADDD     Y5, Y3, Y3
+
+keep:
+	KEEP_DOT(block)
+	FOUND(found+40(FP))
+
+// func expandWideSquaresAVX2(e *Expansion, ids []uint32, bound uint64) (found int)
+//
+// bound is below 1<<63.
+TEXT ·expandWideSquaresAVX2(SB), NOSPLIT, $0-48
+	IDS_GIVEN
+
+block:
+	ROWS4
+	ROW(0, DI, Y0, begin0, keep)
+
+begin0:
+	PREFETCHT0 (DX)(AX*1)
+	SQUARES_WIDE(DI, Y0)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin0
+	VPADDD     Y5, Y0, Y0
+
+	ROW(1, R11, Y1, begin1, keep)
+
+begin1:
+	PREFETCHT0 (DX)(AX*1)
+	SQUARES_WIDE(R11, Y1)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin1
+	VPADDD     Y5, Y1, Y1
+
+	ROW(2, R13, Y2, begin2, keep)
+
+begin2:
+	PREFETCHT0 (DX)(AX*1)
+	SQUARES_WIDE(R13, Y2)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin2
+	VPADDD     Y5, Y2, Y2
+
+	ROW(3, BX, Y3, begin3, keep)
+
+begin3:
+	PREFETCHT0 (DX)(AX*1)
+	SQUARES_WIDE(BX, Y3)
+	ADDQ       $64, AX
+	CMPQ       AX, Expansion_wide+8(R15)
+	JNE        begin3
+	VPADDD     Y5, Y3, Y3
+
+keep:
+	KEEP_SQUARES(block)
+	FOUND(found+40(FP))
+
+// func widenSignedAVX2(dst []int16, src []int8)
+TEXT ·widenSignedAVX2(SB), NOSPLIT, $0-48
+	MOVQ dst_base+0(FP), DI
+	MOVQ src_base+24(FP), SI
+	MOVQ src_len+32(FP), CX
+	XORL AX, AX
+
+block:
+	VPMOVSXBW (SI)(AX*1), Y0
+	VMOVDQU   Y0, (DI)(AX*2)
+	ADDQ      $16, AX
+	CMPQ      AX, CX
+	JNE       block
+	VZEROUPPER
+	RET
+
+// func widenAVX2(dst []int16, src []byte)
+TEXT ·widenAVX2(SB), NOSPLIT, $0-48
+	MOVQ dst_base+0(FP), DI
+	MOVQ src_base+24(FP), SI
+	MOVQ src_len+32(FP), CX
+	XORL AX, AX
+
+block:
+	VPMOVZXBW (SI)(AX*1), Y0
+	VMOVDQU   Y0, (DI)(AX*2)
+	ADDQ      $16, AX
+	CMPQ      AX, CX
+	JNE       block
+	VZEROUPPER
+	RET
 
 DATA highest<>+0(SB)/8, $0x8000000000000000
 GLOBL highest<>(SB), RODATA|NOPTR, $8
