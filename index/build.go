@@ -8,8 +8,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/akidb/akidb/index/distance"
 )
 
 // builder grows the graph of one generation, a batch at a time. Every vertex of
@@ -213,16 +211,11 @@ const maxExcess = 4
 // excess is how far the values of the vertices [from, to) go from the middle of the
 // codec's range, half of it being 1; those that go further than maxExcess do not count.
 func (b *builder) excess(c *codec, from, to uint32) float32 {
-	half := float32(c.scale * 127.5)
 	var largest atomic.Uint32 // its bits, which are in the order of positive numbers
 	b.parallel(int(to-from), func(w *buildWorker, i int) {
 		w.row = slices.Grow(w.row[:0], c.dim)[:c.dim]
-		c.expand(b.g, from+uint32(i), w.row)
-		for d, x := range w.row {
-			w.row[d] = (x - c.offset[d]) - half
-		}
-		far := distance.Largest(w.row)
-		if far > maxExcess*half {
+		far := c.reach(b.g, from+uint32(i), w.row)
+		if far > maxExcess {
 			return
 		}
 		bits := math.Float32bits(far)
@@ -233,7 +226,7 @@ func (b *builder) excess(c *codec, from, to uint32) float32 {
 			}
 		}
 	})
-	return math.Float32frombits(largest.Load()) / half
+	return math.Float32frombits(largest.Load())
 }
 
 // code makes the codes of the vertices [from, to) that have none yet, and returns how

@@ -218,6 +218,17 @@ func (c *codec) expand(g *generation, v uint32, row []float32) {
 	}
 }
 
+// reach is how far the values of a vertex go from the middle of the range, half of it
+// being 1. Row has room for them.
+func (c *codec) reach(g *generation, v uint32, row []float32) float32 {
+	c.expand(g, v, row)
+	half := float32(c.scale * 127.5)
+	for d, x := range row {
+		row[d] = (x - c.offset[d]) - half
+	}
+	return distance.Largest(row) / half
+}
+
 // suits reports whether other would encode much as c does, so that encoding
 // everything anew is not worth it. What was trained on few does not once there are enough.
 func (c *codec) suits(other *codec) bool {

@@ -115,6 +115,27 @@ func TestLongVectorsAreNotCutOff(t *testing.T) {
 				}
 			}
 		}
+		if freak > 0 {
+			disk := open(t, Config{Dimension: dim, Metric: distance.Dot, VectorsOnDisk: true}, stored(vectors))
+			waitIdle(t, disk)
+			found := 0
+			for range 20 {
+				q := Query{Vector: normal(r, dim, 1), K: 10, Ef: 10}
+				want, _ := search(t, x, Query{Vector: q.Vector, K: 10, Exact: true}, all)
+				if want[0].Slot != Slot(freak) {
+					continue
+				}
+				found++
+				for _, x := range []*Index{x, disk} {
+					if got, _ := search(t, x, q, all); got[0] != want[0] {
+						t.Errorf("the nearest is %+v, want %+v", got[0], want[0])
+					}
+				}
+			}
+			if found < 5 || found == 20 {
+				t.Errorf("the freak is nearest to %d of 20, which tests little", found)
+			}
+		}
 		// One that training knows of lifts all others alike, which makes another graph.
 		if freak == 0 || freak > 5056 {
 			queries := repeat(100, func(int) []float32 { return normal(r, dim, 1) })

@@ -31,6 +31,7 @@ type longest struct {
 	ids    []uint32 // those of them whose rows are here
 	order  []uint32 // of rows32: 0, 1, ...
 	codes  *codeset // whose rows they are; nil: the vectors' own
+	cut    []uint32 // of the first fewLongest, those that the codes cut off
 	rows8  []byte   // without the lift, which queries have none of
 	rows32 []float32
 }
@@ -88,6 +89,10 @@ func (g *generation) rankLengths(from, to uint32) {
 	}
 	l := &longest{ranked: list, codes: codes}
 	l.ids = l.ranked[:g.worthRanking(l, to)]
+	l.cut = old.cut
+	if first := min(len(list), fewLongest); codes != old.codes || first > len(old.ranked) || !slices.Equal(list[:first], old.ranked[:first]) {
+		l.cut = g.cutOff(codes, list[:first])
+	}
 	if news == 0 && len(l.ids) == len(old.ids) && codes == old.codes {
 		return
 	}
@@ -107,6 +112,50 @@ func (g *generation) rankLengths(from, to uint32) {
 		}
 	}
 	g.longest.Store(l)
+}
+
+// cutOff is which of the vertices have values out of the range of the codes.
+func (g *generation) cutOff(codes *codeset, of []uint32) (cut []uint32) {
+	if codes == nil {
+		return nil
+	}
+	row := make([]float32, codes.dim)
+	for _, v := range of {
+		if codes.reach(g, v, row) > 1+1.0/127 {
+			cut = append(cut, v)
+		}
+	}
+	return cut
+}
+
+// compareCut adds the vertices that the codes cut off to the results, by their
+// vectors: they are few, mostly none, and so long that they are what many queries by
+// inner product look for. The measure is exact.
+func (r *request) compareCut() error {
+	l := r.g.longest.Load()
+	if r.codes == nil || r.q.NoRescore || l == nil || len(l.cut) == 0 {
+		return nil
+	}
+	s := r.s
+	s.need(len(l.cut))
+	ids := s.ids[:0]
+	for _, v := range l.cut {
+		if v < r.graphed && r.see.match(v) && !slices.ContainsFunc(s.results, func(c uint64) bool { return candidateVertex(c) == v }) {
+			ids = append(ids, v)
+		}
+	}
+	rows, out := ids, s.out[:len(ids)]
+	if r.g.disk != nil {
+		var err error
+		if rows, err = r.readMany(ids); err != nil {
+			return err
+		}
+	}
+	s.measure.keys(rows, out)
+	for i, v := range ids {
+		s.results = append(s.results, candidate(out[i], v))
+	}
+	return nil
 }
 
 // worthRanking is how many of the n vectors walks begin at.

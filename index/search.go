@@ -247,8 +247,11 @@ func (r *request) run() error {
 	if err := r.rescore(); err != nil {
 		return err
 	}
-	// The rest has no codes.
 	r.g.exactMeasure(&r.s.measure, r.s.query)
+	if err := r.compareCut(); err != nil {
+		return err
+	}
+	// The rest has no codes.
 	return r.scan(covered, r.see.bound, r.q.K)
 }
 
