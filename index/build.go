@@ -361,7 +361,7 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 		w.pool.reset(g.cfg.EfConstruction)
 		switch {
 		case every && layer == 0:
-			w.compareAll(from)
+			w.nearest(from, 1, g.cfg.EfConstruction)
 		case ok && layer <= top:
 			w.seen.reset(int(from))
 			w.seen.add(candidateVertex(entry))
@@ -389,26 +389,3 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 // scanTimes is how many vertices, in times of the candidates of a walk, are compared with
 // one after the other in less time than such a walk takes.
 const scanTimes = 10
-
-// compareAll fills the pool with the nearest of the vertices below limit.
-func (s *scratch) compareAll(limit uint32) {
-	if s.begin(limit) {
-		near := s.room(rowsBlock)
-		for v := uint32(0); v < limit; v += rowsBlock {
-			s.pool.insertAll(near[:s.expansion.Rows(v, min(v+rowsBlock, limit), s.pool.bound(), near)])
-		}
-		return
-	}
-	s.need(rowsBlock)
-	for v := uint32(0); v < limit; {
-		ids := s.ids[:0]
-		for ; v < limit && len(ids) < rowsBlock; v++ {
-			ids = append(ids, v)
-		}
-		out := s.out[:len(ids)]
-		s.measure.keys(ids, out)
-		for i, u := range ids {
-			s.pool.insert(candidate(out[i], u))
-		}
-	}
-}

@@ -308,11 +308,19 @@ func (s *codeset) trial(g *generation, w *buildWorker, v, n uint32) int {
 	return min(hit, len(exact))
 }
 
-// nearest is the vertices nearest by the measure, of every step-th below n.
+// nearest fills the pool with the vertices nearest by the measure, of every step-th
+// below n, and returns them.
 func (w *buildWorker) nearest(n, step uint32, limit int) []uint64 {
+	w.pool.reset(limit)
+	if step == 1 && w.begin(n) {
+		near := w.room(rowsBlock)
+		for v := uint32(0); v < n; v += rowsBlock {
+			w.pool.insertAll(near[:w.expansion.Rows(v, min(v+rowsBlock, n), w.pool.bound(), near)])
+		}
+		return w.pool.items
+	}
 	const block = 256
 	w.need(block)
-	w.pool.reset(limit)
 	out := w.out[:cap(w.out)]
 	for u := uint32(0); u < n; {
 		ids := w.ids[:0]

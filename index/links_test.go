@@ -166,7 +166,7 @@ func TestMendIsChoose(t *testing.T) {
 	}
 }
 
-// Goal: choose takes what the rule says, and compareAll finds the nearest. Method:
+// Goal: choose takes what the rule says, and nearest finds them. Method:
 // the rule, candidate by candidate, on chance vertices of every kind of measure,
 // with candidates and rows of any length; all keys sorted.
 func TestChooseIsTheRule(t *testing.T) {
@@ -196,9 +196,7 @@ func TestChooseIsTheRule(t *testing.T) {
 					slices.Sort(want)
 					n := min(len(want), 1+r.IntN(300))
 					want = want[:n]
-					w.pool.reset(n)
-					w.compareAll(uint32(len(ids)))
-					if !slices.Equal(w.pool.items, want) {
+					if !slices.Equal(w.nearest(uint32(len(ids)), 1, n), want) {
 						t.Fatalf("of %d of %d vertices the nearest to %d are not those of all sorted", n, len(ids), of)
 					}
 

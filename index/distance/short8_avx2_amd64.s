@@ -309,21 +309,6 @@ some: \
 	MOVQ Expansion_wide(R15), QUERY    \
 	LEAQ places<>(SB), R14
 
-// ROW begins with row k of the four: its sum is in sum and Y5. It is the last if there
-// are no more. The row four behind it, DX, or itself, is asked for meanwhile.
-#define ROW(k, row, sum, begin, last) \
-	CMPQ  LEFT, $k          \
-	JLE   last              \
-	XORL  AX, AX            \
-	VPXOR sum, sum, sum     \
-	VPXOR Y5, Y5, Y5        \
-	MOVQ  row, DX           \
-	CMPQ  LEFT, $(k+4)      \
-	JLE   begin             \
-	MOVL  (4*k+16)(IDS), DX \
-	IMULQ STRIDE, DX        \
-	ADDQ  BASE, DX
-
 // PRODUCTS_WIDE: sum and Y5 += row[AX:AX+64] * query[AX:AX+64]
 #define PRODUCTS_WIDE(row, sum) \
 	VPMOVZXBW (row)(AX*1), Y8           \
@@ -357,6 +342,52 @@ some: \
 	VPADDD    Y9, Y5, Y5                \
 	VPADDD    Y10, sum, sum             \
 	VPADDD    Y11, Y5, Y5
+
+// ROW: sum = STEP over row k of the four. It is the last if there are no more. The row
+// four behind it, DX, or itself, is asked for meanwhile.
+#define ROW(STEP, k, row, sum, begin, last) \
+	CMPQ  LEFT, $k                       \
+	JLE   last                           \
+	XORL  AX, AX                         \
+	VPXOR sum, sum, sum                  \
+	VPXOR Y5, Y5, Y5                     \
+	MOVQ  row, DX                        \
+	CMPQ  LEFT, $(k+4)                   \
+	JLE   begin                          \
+	MOVL  (4*k+16)(IDS), DX              \
+	IMULQ STRIDE, DX                     \
+	ADDQ  BASE, DX                       \
+begin: \
+	PREFETCHT0 (DX)(AX*1)                \
+	STEP(row, sum)                       \
+	ADDQ   $64, AX                       \
+	CMPQ   AX, Expansion_wide+8(R15)     \
+	JNE    begin                         \
+	VPADDD Y5, sum, sum
+
+// FOUR: the sums of the next four rows, or fewer, in Y0 to Y3
+#define FOUR(STEP, begin0, begin1, begin2, begin3, last) \
+	ROWS4                              \
+	ROW(STEP, 0, DI, Y0, begin0, last)  \
+	ROW(STEP, 1, R11, Y1, begin1, last) \
+	ROW(STEP, 2, R13, Y2, begin2, last) \
+	ROW(STEP, 3, BX, Y3, begin3, last)  \
+last:
+
+// WIDEN_ALL: dst = src, by an instruction for 16 codes
+#define WIDEN_ALL(move, block) \
+	MOVQ dst_base+0(FP), DI  \
+	MOVQ src_base+24(FP), SI \
+	MOVQ src_len+32(FP), CX  \
+	XORL AX, AX              \
+block: \
+	move    (SI)(AX*1), Y0   \
+	VMOVDQU Y0, (DI)(AX*2)   \
+	ADDQ    $16, AX          \
+	CMPQ    AX, CX           \
+	JNE     block            \
+	VZEROUPPER               \
+	RET
 
 // func l2U8TermRowsAVX2(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
 //
@@ -537,48 +568,7 @@ TEXT ·expandWideL2AVX2(SB), NOSPLIT, $0-48
 	IDS_GIVEN
 
 block:
-	ROWS4
-	ROW(0, DI, Y0, begin0, keep)
-
-begin0:
-	PREFETCHT0 (DX)(AX*1)
-	PRODUCTS_WIDE(DI, Y0)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin0
-	VPADDD     Y5, Y0, Y0
-
-	ROW(1, R11, Y1, begin1, keep)
-
-begin1:
-	PREFETCHT0 (DX)(AX*1)
-	PRODUCTS_WIDE(R11, Y1)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin1
-	VPADDD     Y5, Y1, Y1
-
-	ROW(2, R13, Y2, begin2, keep)
-
-begin2:
-	PREFETCHT0 (DX)(AX*1)
-	PRODUCTS_WIDE(R13, Y2)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin2
-	VPADDD     Y5, Y2, Y2
-
-	ROW(3, BX, Y3, begin3, keep)
-
-begin3:
-	PREFETCHT0 (DX)(AX*1)
-	PRODUCTS_WIDE(BX, Y3)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin3
-	VPADDD     Y5, Y3, Y3
-
-keep:
+	FOUR(PRODUCTS_WIDE, begin0, begin1, begin2, begin3, keep)
 	MOVQ Expansion_termAt(R15), TERM
 	KEEP_L2(block)
 	FOUND(found+40(FP))
@@ -590,48 +580,7 @@ TEXT ·expandWideDotAVX2(SB), NOSPLIT, $0-48
 	IDS_GIVEN
 
 block:
-	ROWS4
-	ROW(0, DI, Y0, begin0, keep)
-
-begin0:
-	PREFETCHT0 (DX)(AX*1)
-	PRODUCTS_WIDE(DI, Y0)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin0
-	VPADDD     Y5, Y0, Y0
-
-	ROW(1, R11, Y1, begin1, keep)
-
-begin1:
-	PREFETCHT0 (DX)(AX*1)
-	PRODUCTS_WIDE(R11, Y1)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin1
-	VPADDD     Y5, Y1, Y1
-
-	ROW(2, R13, Y2, begin2, keep)
-
-begin2:
-	PREFETCHT0 (DX)(AX*1)
-	PRODUCTS_WIDE(R13, Y2)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin2
-	VPADDD     Y5, Y2, Y2
-
-	ROW(3, BX, Y3, begin3, keep)
-
-begin3:
-	PREFETCHT0 (DX)(AX*1)
-	PRODUCTS_WIDE(BX, Y3)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin3
-	VPADDD     Y5, Y3, Y3
-
-keep:
+	FOUR(PRODUCTS_WIDE, begin0, begin1, begin2, begin3, keep)
 	KEEP_DOT(block)
 	FOUND(found+40(FP))
 
@@ -642,82 +591,17 @@ TEXT ·expandWideSquaresAVX2(SB), NOSPLIT, $0-48
 	IDS_GIVEN
 
 block:
-	ROWS4
-	ROW(0, DI, Y0, begin0, keep)
-
-begin0:
-	PREFETCHT0 (DX)(AX*1)
-	SQUARES_WIDE(DI, Y0)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin0
-	VPADDD     Y5, Y0, Y0
-
-	ROW(1, R11, Y1, begin1, keep)
-
-begin1:
-	PREFETCHT0 (DX)(AX*1)
-	SQUARES_WIDE(R11, Y1)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin1
-	VPADDD     Y5, Y1, Y1
-
-	ROW(2, R13, Y2, begin2, keep)
-
-begin2:
-	PREFETCHT0 (DX)(AX*1)
-	SQUARES_WIDE(R13, Y2)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin2
-	VPADDD     Y5, Y2, Y2
-
-	ROW(3, BX, Y3, begin3, keep)
-
-begin3:
-	PREFETCHT0 (DX)(AX*1)
-	SQUARES_WIDE(BX, Y3)
-	ADDQ       $64, AX
-	CMPQ       AX, Expansion_wide+8(R15)
-	JNE        begin3
-	VPADDD     Y5, Y3, Y3
-
-keep:
+	FOUR(SQUARES_WIDE, begin0, begin1, begin2, begin3, keep)
 	KEEP_SQUARES(block)
 	FOUND(found+40(FP))
 
 // func widenSignedAVX2(dst []int16, src []int8)
 TEXT ·widenSignedAVX2(SB), NOSPLIT, $0-48
-	MOVQ dst_base+0(FP), DI
-	MOVQ src_base+24(FP), SI
-	MOVQ src_len+32(FP), CX
-	XORL AX, AX
-
-block:
-	VPMOVSXBW (SI)(AX*1), Y0
-	VMOVDQU   Y0, (DI)(AX*2)
-	ADDQ      $16, AX
-	CMPQ      AX, CX
-	JNE       block
-	VZEROUPPER
-	RET
+	WIDEN_ALL(VPMOVSXBW, block)
 
 // func widenAVX2(dst []int16, src []byte)
 TEXT ·widenAVX2(SB), NOSPLIT, $0-48
-	MOVQ dst_base+0(FP), DI
-	MOVQ src_base+24(FP), SI
-	MOVQ src_len+32(FP), CX
-	XORL AX, AX
-
-block:
-	VPMOVZXBW (SI)(AX*1), Y0
-	VMOVDQU   Y0, (DI)(AX*2)
-	ADDQ      $16, AX
-	CMPQ      AX, CX
-	JNE       block
-	VZEROUPPER
-	RET
+	WIDEN_ALL(VPMOVZXBW, block)
 
 DATA highest<>+0(SB)/8, $0x8000000000000000
 GLOBL highest<>(SB), RODATA|NOPTR, $8
