@@ -287,6 +287,28 @@ done:
 	VPXOR     Y14, v, v  \
 	VMOVDQU   v, off(DI)
 
+// The first sixteen items.
+#define ITEMS16 \
+	ITEMS(0, Y0)  \
+	ITEMS(32, Y1) \
+	ITEMS(64, Y2) \
+	ITEMS(96, Y3)
+
+#define PUT16 \
+	SHIFT(Y3, Y2) \
+	PUT(Y3)       \
+	SHIFT(Y2, Y1) \
+	PUT(Y2)       \
+	SHIFT(Y1, Y0) \
+	PUT(Y1)       \
+	FIRST(Y0)
+
+#define BELOW16 \
+	BELOW(0, Y0)  \
+	BELOW(32, Y1) \
+	BELOW(64, Y2) \
+	BELOW(96, Y3)
+
 #define LISTBEGIN \
 	MOVQ room_base+0(FP), DI       \
 	ADDQ $64, DI                   \
@@ -331,41 +353,26 @@ GLOBL four<>(SB), RODATA|NOPTR, $8
 // func insertAll16AVX2(room []uint64, n, limit int, xs []uint64) (length, first int)
 TEXT ·insertAll16AVX2(SB), NOSPLIT, $0-80
 	LISTBEGIN
-	ITEMS(0, Y0)
-	ITEMS(32, Y1)
-	ITEMS(64, Y2)
-	ITEMS(96, Y3)
+	ITEMS16
 	VPXOR Y14, Y13, Y12 // the largest number
 
 x:
 	CMPQ R9, R11
 	JEQ  done
 	NEXTX
-	SHIFT(Y3, Y2)
-	PUT(Y3)
-	SHIFT(Y2, Y1)
-	PUT(Y2)
-	SHIFT(Y1, Y0)
-	PUT(Y1)
-	FIRST(Y0)
+	PUT16
 	JMP  x
 
 done:
 	XORQ SI, SI
-	BELOW(0, Y0)
-	BELOW(32, Y1)
-	BELOW(64, Y2)
-	BELOW(96, Y3)
+	BELOW16
 	LISTEND
 	RET
 
 // func insertAll32AVX2(room []uint64, n, limit int, xs []uint64) (length, first int)
 TEXT ·insertAll32AVX2(SB), NOSPLIT, $0-80
 	LISTBEGIN
-	ITEMS(0, Y0)
-	ITEMS(32, Y1)
-	ITEMS(64, Y2)
-	ITEMS(96, Y3)
+	ITEMS16
 	ITEMS(128, Y4)
 	ITEMS(160, Y5)
 	ITEMS(192, Y6)
@@ -384,21 +391,12 @@ x:
 	PUT(Y5)
 	SHIFT(Y4, Y3)
 	PUT(Y4)
-	SHIFT(Y3, Y2)
-	PUT(Y3)
-	SHIFT(Y2, Y1)
-	PUT(Y2)
-	SHIFT(Y1, Y0)
-	PUT(Y1)
-	FIRST(Y0)
+	PUT16
 	JMP  x
 
 done:
 	XORQ SI, SI
-	BELOW(0, Y0)
-	BELOW(32, Y1)
-	BELOW(64, Y2)
-	BELOW(96, Y3)
+	BELOW16
 	BELOW(128, Y4)
 	BELOW(160, Y5)
 	BELOW(192, Y6)

@@ -309,39 +309,42 @@ some: \
 	MOVQ Expansion_wide(R15), QUERY    \
 	LEAQ places<>(SB), R14
 
+// ROW64: Y8 to Y11 = row[AX:AX+64], widened
+#define ROW64(row) \
+	VPMOVZXBW (row)(AX*1), Y8    \
+	VPMOVZXBW 16(row)(AX*1), Y9  \
+	VPMOVZXBW 32(row)(AX*1), Y10 \
+	VPMOVZXBW 48(row)(AX*1), Y11
+
+// WITH64: Y8 to Y11 = them and query[AX:AX+64], by the instruction
+#define WITH64(by) \
+	by (QUERY)(AX*2), Y8, Y8      \
+	by 32(QUERY)(AX*2), Y9, Y9    \
+	by 64(QUERY)(AX*2), Y10, Y10  \
+	by 96(QUERY)(AX*2), Y11, Y11
+
+// ADD64: sum and Y5 += Y8 to Y11
+#define ADD64(sum) \
+	VPADDD Y8, sum, sum  \
+	VPADDD Y9, Y5, Y5    \
+	VPADDD Y10, sum, sum \
+	VPADDD Y11, Y5, Y5
+
 // PRODUCTS_WIDE: sum and Y5 += row[AX:AX+64] * query[AX:AX+64]
 #define PRODUCTS_WIDE(row, sum) \
-	VPMOVZXBW (row)(AX*1), Y8           \
-	VPMOVZXBW 16(row)(AX*1), Y9         \
-	VPMOVZXBW 32(row)(AX*1), Y10        \
-	VPMOVZXBW 48(row)(AX*1), Y11        \
-	VPMADDWD  (QUERY)(AX*2), Y8, Y8     \
-	VPMADDWD  32(QUERY)(AX*2), Y9, Y9   \
-	VPMADDWD  64(QUERY)(AX*2), Y10, Y10 \
-	VPMADDWD  96(QUERY)(AX*2), Y11, Y11 \
-	VPADDD    Y8, sum, sum              \
-	VPADDD    Y9, Y5, Y5                \
-	VPADDD    Y10, sum, sum             \
-	VPADDD    Y11, Y5, Y5
+	ROW64(row)        \
+	WITH64(VPMADDWD)  \
+	ADD64(sum)
 
 // SQUARES_WIDE: sum and Y5 += (row[AX:AX+64] - query[AX:AX+64])^2
 #define SQUARES_WIDE(row, sum) \
-	VPMOVZXBW (row)(AX*1), Y8           \
-	VPMOVZXBW 16(row)(AX*1), Y9         \
-	VPMOVZXBW 32(row)(AX*1), Y10        \
-	VPMOVZXBW 48(row)(AX*1), Y11        \
-	VPSUBW    (QUERY)(AX*2), Y8, Y8     \
-	VPSUBW    32(QUERY)(AX*2), Y9, Y9   \
-	VPSUBW    64(QUERY)(AX*2), Y10, Y10 \
-	VPSUBW    96(QUERY)(AX*2), Y11, Y11 \
-	VPMADDWD  Y8, Y8, Y8                \
-	VPMADDWD  Y9, Y9, Y9                \
-	VPMADDWD  Y10, Y10, Y10             \
-	VPMADDWD  Y11, Y11, Y11             \
-	VPADDD    Y8, sum, sum              \
-	VPADDD    Y9, Y5, Y5                \
-	VPADDD    Y10, sum, sum             \
-	VPADDD    Y11, Y5, Y5
+	ROW64(row)               \
+	WITH64(VPSUBW)           \
+	VPMADDWD Y8, Y8, Y8      \
+	VPMADDWD Y9, Y9, Y9      \
+	VPMADDWD Y10, Y10, Y10   \
+	VPMADDWD Y11, Y11, Y11   \
+	ADD64(sum)
 
 // ROW: sum = STEP over row k of the four. It is the last if there are no more. The row
 // four behind it, DX, or itself, is asked for meanwhile.
