@@ -73,12 +73,7 @@ func (w *buildWorker) chooseFrom(g *generation, candidates []uint64, limit int) 
 // drop takes the ones that are not apart from the vertex of m out of those left, and
 // returns how many are left now.
 func (w *buildWorker) drop(m *measure, left []uint64, rival []uint32, strict bool) (n int) {
-	w.need(len(left))
-	ids, out := w.ids[:len(left)], w.out[:len(left)]
-	for i, c := range left {
-		ids[i] = candidateVertex(c)
-	}
-	m.keys(ids, out)
+	out := w.keysOf(m, left)
 	for i, c := range left {
 		near := min(rival[i], out[i])
 		left[n], rival[n] = c, near
@@ -196,16 +191,20 @@ func (w *buildWorker) apartFrom(m *measure, chosen []uint32, key uint32, strict 
 
 // drawNear lowers near to the keys of candidates and the vertex of m.
 func (w *buildWorker) drawNear(m *measure, candidates []uint64, near []uint32) {
-	w.need(len(candidates))
-	w.ids = w.ids[:0]
-	for _, c := range candidates {
-		w.ids = append(w.ids, candidateVertex(c))
-	}
-	out := w.out[:len(candidates)]
-	m.keys(w.ids, out)
-	for i, k := range out {
+	for i, k := range w.keysOf(m, candidates) {
 		near[i] = min(near[i], k)
 	}
+}
+
+// keysOf compares candidates with the vertex of m. The keys are good until the next call.
+func (w *buildWorker) keysOf(m *measure, candidates []uint64) []uint32 {
+	w.need(len(candidates))
+	ids, out := w.ids[:len(candidates)], w.out[:len(candidates)]
+	for i, c := range candidates {
+		ids[i] = candidateVertex(c)
+	}
+	m.keys(ids, out)
+	return out
 }
 
 // link adds the links back of one target, all of one layer.
