@@ -22,7 +22,7 @@ type Expansion struct {
 	term   int32
 	limit  uint32
 	short  bool    // the query stays in registers, and a kernel does all steps at once
-	wide   []int16 // else, where there are such kernels: the query
+	wide   []int16 // else, where there are kernels that want it so: the query
 	// Of the call under way.
 	marks []uint64
 	ids   []uint32
@@ -79,7 +79,7 @@ func (e *Expansion) set(query int, base []byte, stride int, limit uint32) {
 
 // ready is the end of what sets e.
 func (e *Expansion) ready() {
-	if e.wide = e.wide[:0]; haveShort() && !e.short {
+	if haveShort() && !e.short {
 		e.widen()
 	}
 }
@@ -144,7 +144,7 @@ func (e *Expansion) Rows(from, to uint32, bound uint64, out []uint64) (found int
 // compare is the second half of Neighbours, a piece of ids at a time. There is room
 // for Slack more of them.
 func (e *Expansion) compare(ids []uint32, bound uint64, out []uint64) (found int) {
-	if len(e.wide) > 0 {
+	if haveShort() {
 		e.out = out
 		return expandWide(e, ids, bound)
 	}

@@ -76,27 +76,82 @@ func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 }
 
 // haveShort reports whether there are kernels for a short query and some rows at a
-// time.
-func haveShort() bool { return useAVX2 && !useAVX512 && cpu.X86.HasBMI2 }
+// time, and for the steps of an Expansion.
+func haveShort() bool { return useAVX2 && cpu.X86.HasBMI2 }
 
 func l2U8TermShortRows(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32) {
-	l2U8TermRowsAVX2(query, queryTerm, base, stride, termAt, ids, out)
+	if useAVX512 {
+		l2U8TermRowsAVX512(query, queryTerm, base, stride, termAt, ids, out)
+	} else {
+		l2U8TermRowsAVX2(query, queryTerm, base, stride, termAt, ids, out)
+	}
 }
 
 func dotU8S8ShortRows(query []int8, base []byte, stride int, ids []uint32, out []int32) {
-	dotU8S8ShortRowsAVX2(query, base, stride, ids, out)
+	if useAVX512 {
+		dotU8S8ShortRowsAVX512(query, base, stride, ids, out)
+	} else {
+		dotU8S8ShortRowsAVX2(query, base, stride, ids, out)
+	}
 }
 
 func expandShort(e *Expansion, links []uint32, bound uint64) (seen, found int) {
 	switch {
+	case e.codes != nil && useAVX512:
+		return expandSquaresAVX512(e, links, min(bound, 1<<63-1))
 	case e.codes != nil:
 		return expandSquaresAVX2(e, links, min(bound, 1<<63-1))
+	case e.termAt >= 0 && useAVX512:
+		return expandL2AVX512(e, links, min(bound, 1<<63-1))
 	case e.termAt >= 0:
 		return expandL2AVX2(e, links, min(bound, 1<<63-1))
+	case useAVX512:
+		return expandDotAVX512(e, links, bound^1<<63)
 	default:
 		return expandDotAVX2(e, links, bound^1<<63)
 	}
 }
+
+// expandWide is the second half of a step with a query of more than maxShort codes.
+func expandWide(e *Expansion, ids []uint32, bound uint64) (found int) {
+	switch {
+	case e.codes != nil && useAVX512:
+		return expandWideSquaresAVX512(e, ids, min(bound, 1<<63-1))
+	case e.codes != nil:
+		return expandWideSquaresAVX2(e, ids, min(bound, 1<<63-1))
+	case e.termAt >= 0 && useAVX512:
+		return expandWideL2AVX512(e, ids, min(bound, 1<<63-1))
+	case e.termAt >= 0:
+		return expandWideL2AVX2(e, ids, min(bound, 1<<63-1))
+	case useAVX512:
+		return expandWideDotAVX512(e, ids, bound^1<<63)
+	default:
+		return expandWideDotAVX2(e, ids, bound^1<<63)
+	}
+}
+
+// widen writes the query as expandWide wants it. VNNI multiplies 8-bit codes, so that
+// there only squares of differences need it.
+func (e *Expansion) widen() {
+	e.wide = e.wide[:0]
+	switch {
+	case e.codes != nil:
+		e.wide = slices.Grow(e.wide, len(e.codes))[:len(e.codes)]
+		widenAVX2(e.wide, e.codes)
+	case !useAVX512:
+		e.wide = slices.Grow(e.wide, len(e.query))[:len(e.query)]
+		widenSignedAVX2(e.wide, e.query)
+	}
+}
+
+//go:noescape
+func expandSquaresAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
+
+//go:noescape
+func expandL2AVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
+
+//go:noescape
+func expandDotAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
 //go:noescape
 func expandSquaresAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
@@ -107,35 +162,20 @@ func expandL2AVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //go:noescape
 func expandDotAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
-// expandWide is the second half of a step with a query of more than maxShort codes,
-// which is widened already.
-func expandWide(e *Expansion, ids []uint32, bound uint64) (found int) {
-	switch {
-	case e.codes != nil:
-		return expandWideSquaresAVX2(e, ids, min(bound, 1<<63-1))
-	case e.termAt >= 0:
-		return expandWideL2AVX2(e, ids, min(bound, 1<<63-1))
-	default:
-		return expandWideDotAVX2(e, ids, bound^1<<63)
-	}
-}
-
-// widen writes the query as kernels for long rows want it.
-func (e *Expansion) widen() {
-	n := max(len(e.query), len(e.codes))
-	e.wide = slices.Grow(e.wide[:0], n)[:n]
-	if e.codes != nil {
-		widenAVX2(e.wide, e.codes)
-	} else {
-		widenSignedAVX2(e.wide, e.query)
-	}
-}
-
 //go:noescape
 func widenSignedAVX2(dst []int16, src []int8)
 
 //go:noescape
 func widenAVX2(dst []int16, src []byte)
+
+//go:noescape
+func expandWideSquaresAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+
+//go:noescape
+func expandWideL2AVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+
+//go:noescape
+func expandWideDotAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
 
 //go:noescape
 func expandWideSquaresAVX2(e *Expansion, ids []uint32, bound uint64) (found int)
@@ -347,6 +387,12 @@ func l2U8RowsAVX2(query, base []byte, stride int, ids []uint32, out []int32)
 
 //go:noescape
 func dotU8S8RowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func dotU8S8ShortRowsAVX512(query []int8, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func l2U8TermRowsAVX512(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
 
 //go:noescape
 func dotU8S8ShortRowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)

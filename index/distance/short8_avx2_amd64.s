@@ -4,31 +4,7 @@
 
 #include "go_asm.h"
 #include "textflag.h"
-
-// Four rows at a time, at DI, R11, R13 and BX. Their sums are in Y0 to Y3, and the
-// query, widened to 16 bits, is in Y8 to Y15.
-
-#define QUERY  SI
-#define STRIDE CX
-#define TERM   DX
-#define IDS    R8
-#define LEFT   R9 // rows to do
-#define OUT    R10
-#define BASE   R12
-
-#define ROWS4 \
-	MOVL  (IDS), DI    \
-	MOVL  4(IDS), R11  \
-	MOVL  8(IDS), R13  \
-	MOVL  12(IDS), BX  \
-	IMULQ STRIDE, DI   \
-	IMULQ STRIDE, R11  \
-	IMULQ STRIDE, R13  \
-	IMULQ STRIDE, BX   \
-	ADDQ  BASE, DI     \
-	ADDQ  BASE, R11    \
-	ADDQ  BASE, R13    \
-	ADDQ  BASE, BX
+#include "short8_amd64.h"
 
 // FIRST: sums = row[:16] * query[:16]
 #define FIRST \
@@ -56,45 +32,8 @@
 	VPADDD    Y6, Y2, Y2   \
 	VPADDD    Y7, Y3, Y3
 
-// SUMS: X0 = the sums of the four rows
-#define SUMS \
-	VPHADDD      Y1, Y0, Y0 \
-	VPHADDD      Y3, Y2, Y2 \
-	VPHADDD      Y2, Y0, Y0 \
-	VEXTRACTI128 $1, Y0, X1 \
-	VPADDD       X1, X0, X0
-
-// DISTANCES: X0 = queryTerm + the rows' terms - 2 * X0
-#define DISTANCES(queryTerm) \
-	VPADDD       X0, X0, X0                \
-	VMOVD        (DI)(TERM*1), X4          \
-	VPINSRD      $1, (R11)(TERM*1), X4, X4 \
-	VPINSRD      $2, (R13)(TERM*1), X4, X4 \
-	VPINSRD      $3, (BX)(TERM*1), X4, X4  \
-	VPBROADCASTD queryTerm, X5             \
-	VPSUBD       X0, X4, X4                \
-	VPADDD       X5, X4, X0
-
-// NEXT4: out = X0, then the next rows. The last are done once more together with
-// some before them, if they are less than four.
-#define NEXT4(block, done) \
-	VMOVDQU X0, (OUT) \
-	ADDQ    $16, IDS  \
-	ADDQ    $16, OUT  \
-	SUBQ    $4, LEFT  \
-	JEQ     done      \
-	CMPQ    LEFT, $4  \
-	JGE     block     \
-	MOVQ    $4, AX    \
-	SUBQ    LEFT, AX  \
-	SHLQ    $2, AX    \
-	SUBQ    AX, IDS   \
-	SUBQ    AX, OUT   \
-	MOVQ    $4, LEFT  \
-	JMP     block
-
-// WIDEN: Y8 to Y15 = the query of AX codes, then on to the block for as many
-#define WIDEN(of32, of64, of96) \
+// LOAD: Y8 to Y15 = the query, widened to 16 bits
+#define LOAD(of32, of64, of96) \
 	VPMOVSXBW (QUERY), Y8     \
 	VPMOVSXBW 16(QUERY), Y9   \
 	CMPQ      AX, $64         \
@@ -128,117 +67,6 @@
 	PRODUCTS96    \
 	MORE(96, Y14) \
 	MORE(112, Y15)
-
-// An Expansion's kernels: the links that are new, as unmarkedAsm finds them, then
-// their keys, then those below the bound. R15 is the Expansion, R14 the table of
-// places.
-
-// UNMARKED: ids = those of links that are below limit and new, AX of them, and their
-// rows are asked for. Without links the ids that are given are there already. The last
-// four are filled up with the first.
-#define UNMARKED(next, outside, done, some) \
-	MOVQ  e+0(FP), R15                  \
-	MOVQ  links_base+8(FP), SI          \
-	MOVQ  links_len+16(FP), CX          \
-	MOVQ  Expansion_ids(R15), R9        \
-	MOVQ  Expansion_base(R15), BASE     \
-	MOVQ  Expansion_stride(R15), R11    \
-	MOVQ  Expansion_given(R15), AX      \
-	TESTQ CX, CX                        \
-	JEQ   done                          \
-	LEAQ  (SI)(CX*4), CX                \
-	MOVQ  Expansion_marks(R15), DI      \
-	MOVL  Expansion_limit(R15), R8      \
-	LEAQ  -1(BASE)(R11*1), R13          \
-	XORL  AX, AX                        \
-next: \
-	MOVL  (SI), DX                      \
-	ADDQ  $4, SI                        \
-	CMPL  DX, R8                        \
-	JAE   outside                       \
-	MOVL  DX, (R9)(AX*4)                \
-	MOVQ  DX, R10                       \
-	IMULQ R11, R10                      \
-	PREFETCHT0 (BASE)(R10*1)            \
-	PREFETCHT0 (R13)(R10*1)             \
-	MOVL  DX, BX                        \
-	SHRL  $6, BX                        \
-	MOVQ  (DI)(BX*8), R10               \
-	BTSQ  DX, R10                       \
-	MOVQ  R10, (DI)(BX*8)               \
-	SBBQ  $-1, AX                       \
-	CMPQ  SI, CX                        \
-	JNE   next                          \
-	JMP   done                          \
-outside: \
-	CMPL  DX, $-1                       \
-	JEQ   done                          \
-	CMPQ  SI, CX                        \
-	JNE   next                          \
-done: \
-	MOVQ  AX, seen+40(FP)               \
-	TESTQ AX, AX                        \
-	JNZ   some                          \
-	MOVQ  AX, found+48(FP)              \
-	RET                                 \
-some: \
-	MOVL  (R9), DX                      \
-	MOVL  DX, (R9)(AX*4)                \
-	MOVL  DX, 4(R9)(AX*4)               \
-	MOVL  DX, 8(R9)(AX*4)               \
-	MOVQ  R9, IDS                       \
-	MOVQ  AX, LEFT                      \
-	MOVQ  R11, STRIDE                   \
-	MOVQ  Expansion_termAt(R15), TERM   \
-	MOVQ  Expansion_out(R15), OUT       \
-	MOVQ  Expansion_query(R15), QUERY   \
-	MOVQ  Expansion_query+8(R15), AX    \
-	LEAQ  places<>(SB), R14
-
-// CANDIDATES: Y5 = X0<<32 | ids<<1
-#define CANDIDATES \
-	VMOVDQU     (IDS), X4       \
-	VPADDD      X4, X4, X4      \
-	VPUNPCKLDQ  X0, X4, X5      \
-	VPUNPCKHDQ  X0, X4, X6      \
-	VINSERTI128 $1, X6, Y5, Y5
-
-// BELOW: AX = which of the first LEFT of Y5 are below Y7
-#define BELOW \
-	VPCMPGTQ  Y5, Y7, Y6  \
-	VMOVMSKPD Y6, AX      \
-	MOVL      $4, BX      \
-	CMPQ      LEFT, BX    \
-	CMOVQLT   LEFT, BX    \
-	BZHIL     BX, AX, AX
-
-// KEEP: out = those of Y5 that AX tells, then the next rows
-#define KEEP(block) \
-	MOVQ    AX, BX            \
-	SHLQ    $5, BX            \
-	VMOVDQU (R14)(BX*1), Y6   \
-	POPCNTL AX, AX            \
-	VPERMD  Y5, Y6, Y5        \
-	VMOVDQU Y5, (OUT)         \
-	LEAQ    (OUT)(AX*8), OUT  \
-	ADDQ    $16, IDS          \
-	SUBQ    $4, LEFT          \
-	JGT     block
-
-#define FOUND(found) \
-	SUBQ Expansion_out(R15), OUT \
-	SHRQ $3, OUT                 \
-	MOVQ OUT, found              \
-	VZEROUPPER                   \
-	RET
-
-#define KEEP_L2(block) \
-	SUMS                            \
-	DISTANCES(Expansion_term(R15))  \
-	CANDIDATES                      \
-	VPBROADCASTQ bound+32(FP), Y7   \
-	BELOW                           \
-	KEEP(block)
 
 // FIRST_SQUARES: sums = (row[:16] - query[:16])^2
 #define FIRST_SQUARES \
@@ -274,40 +102,13 @@ some: \
 	VPADDD    Y6, Y2, Y2   \
 	VPADDD    Y7, Y3, Y3
 
-#define KEEP_SQUARES(block) \
-	SUMS                           \
-	CANDIDATES                     \
-	VPBROADCASTQ bound+32(FP), Y7  \
-	BELOW                          \
-	KEEP(block)
-
-#define KEEP_DOT(block) \
-	SUMS                                 \
-	VPXOR        X4, X4, X4              \
-	VPSUBD       X0, X4, X0              \
-	CANDIDATES                           \
-	VPBROADCASTQ bound+32(FP), Y7        \
-	BELOW                                \
-	VPBROADCASTQ highest<>(SB), Y6       \
-	VPXOR        Y6, Y5, Y5              \
-	KEEP(block)
-
 // Longer rows one after the other, with the query, widened to 16 bits, in memory.
 
-// IDS_GIVEN begins with the ids. The last four are filled up with the first.
-#define IDS_GIVEN \
-	MOVQ e+0(FP), R15                  \
-	MOVQ ids_base+8(FP), IDS           \
-	MOVQ ids_len+16(FP), LEFT          \
-	MOVL (IDS), DX                     \
-	MOVL DX, (IDS)(LEFT*4)             \
-	MOVL DX, 4(IDS)(LEFT*4)            \
-	MOVL DX, 8(IDS)(LEFT*4)            \
+#define QUERY_WIDE \
 	MOVQ Expansion_base(R15), BASE     \
 	MOVQ Expansion_stride(R15), STRIDE \
-	MOVQ Expansion_out(R15), OUT       \
 	MOVQ Expansion_wide(R15), QUERY    \
-	LEAQ places<>(SB), R14
+	LEAQ ·places(SB), R14
 
 // ROW64: Y8 to Y11 = row[AX:AX+64], widened
 #define ROW64(row) \
@@ -396,134 +197,25 @@ block: \
 //
 // query has 32, 64, 96 or 128 codes, and there are four ids at least.
 TEXT ·l2U8TermRowsAVX2(SB), NOSPLIT, $0-120
-	MOVQ query_base+0(FP), QUERY
-	MOVQ query_len+8(FP), AX
-	MOVQ base_base+32(FP), BASE
-	MOVQ stride+56(FP), STRIDE
-	MOVQ termAt+64(FP), TERM
-	MOVQ ids_base+72(FP), IDS
-	MOVQ ids_len+80(FP), LEFT
-	MOVQ out_base+96(FP), OUT
-	WIDEN(block32, block64, block96)
-
-block128:
-	PRODUCTS128
-	SUMS
-	DISTANCES(queryTerm+24(FP))
-	NEXT4(block128, done)
-
-block96:
-	PRODUCTS96
-	SUMS
-	DISTANCES(queryTerm+24(FP))
-	NEXT4(block96, done)
-
-block64:
-	PRODUCTS64
-	SUMS
-	DISTANCES(queryTerm+24(FP))
-	NEXT4(block64, done)
-
-block32:
-	PRODUCTS32
-	SUMS
-	DISTANCES(queryTerm+24(FP))
-	NEXT4(block32, done)
-
-done:
-	VZEROUPPER
-	RET
+	L2_TERM_ROWS
 
 // func dotU8S8ShortRowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
 //
 // As above.
 TEXT ·dotU8S8ShortRowsAVX2(SB), NOSPLIT, $0-104
-	MOVQ query_base+0(FP), QUERY
-	MOVQ query_len+8(FP), AX
-	MOVQ base_base+24(FP), BASE
-	MOVQ stride+48(FP), STRIDE
-	MOVQ ids_base+56(FP), IDS
-	MOVQ ids_len+64(FP), LEFT
-	MOVQ out_base+80(FP), OUT
-	WIDEN(block32, block64, block96)
-
-block128:
-	PRODUCTS128
-	SUMS
-	NEXT4(block128, done)
-
-block96:
-	PRODUCTS96
-	SUMS
-	NEXT4(block96, done)
-
-block64:
-	PRODUCTS64
-	SUMS
-	NEXT4(block64, done)
-
-block32:
-	PRODUCTS32
-	SUMS
-	NEXT4(block32, done)
-
-done:
-	VZEROUPPER
-	RET
+	DOT_ROWS
 
 // func expandL2AVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
 // bound is below 1<<63.
 TEXT ·expandL2AVX2(SB), NOSPLIT, $0-56
-	UNMARKED(next, outside, done, some)
-	WIDEN(block32, block64, block96)
-
-block128:
-	PRODUCTS128
-	KEEP_L2(block128)
-	FOUND(found+48(FP))
-
-block96:
-	PRODUCTS96
-	KEEP_L2(block96)
-	FOUND(found+48(FP))
-
-block64:
-	PRODUCTS64
-	KEEP_L2(block64)
-	FOUND(found+48(FP))
-
-block32:
-	PRODUCTS32
-	KEEP_L2(block32)
-	FOUND(found+48(FP))
+	EXPAND(KEEP_L2)
 
 // func expandDotAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
 // The highest bit of bound is flipped.
 TEXT ·expandDotAVX2(SB), NOSPLIT, $0-56
-	UNMARKED(next, outside, done, some)
-	WIDEN(block32, block64, block96)
-
-block128:
-	PRODUCTS128
-	KEEP_DOT(block128)
-	FOUND(found+48(FP))
-
-block96:
-	PRODUCTS96
-	KEEP_DOT(block96)
-	FOUND(found+48(FP))
-
-block64:
-	PRODUCTS64
-	KEEP_DOT(block64)
-	FOUND(found+48(FP))
-
-block32:
-	PRODUCTS32
-	KEEP_DOT(block32)
-	FOUND(found+48(FP))
+	EXPAND(KEEP_DOT)
 
 // func expandSquaresAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
@@ -569,6 +261,7 @@ block64:
 // bound is below 1<<63.
 TEXT ·expandWideL2AVX2(SB), NOSPLIT, $0-48
 	IDS_GIVEN
+	QUERY_WIDE
 
 block:
 	FOUR(PRODUCTS_WIDE, begin0, begin1, begin2, begin3, keep)
@@ -581,6 +274,7 @@ block:
 // The highest bit of bound is flipped.
 TEXT ·expandWideDotAVX2(SB), NOSPLIT, $0-48
 	IDS_GIVEN
+	QUERY_WIDE
 
 block:
 	FOUR(PRODUCTS_WIDE, begin0, begin1, begin2, begin3, keep)
@@ -592,6 +286,7 @@ block:
 // bound is below 1<<63.
 TEXT ·expandWideSquaresAVX2(SB), NOSPLIT, $0-48
 	IDS_GIVEN
+	QUERY_WIDE
 
 block:
 	FOUR(SQUARES_WIDE, begin0, begin1, begin2, begin3, keep)
@@ -606,72 +301,72 @@ TEXT ·widenSignedAVX2(SB), NOSPLIT, $0-48
 TEXT ·widenAVX2(SB), NOSPLIT, $0-48
 	WIDEN_ALL(VPMOVZXBW, block)
 
-DATA highest<>+0(SB)/8, $0x8000000000000000
-GLOBL highest<>(SB), RODATA|NOPTR, $8
+DATA ·highest+0(SB)/8, $0x8000000000000000
+GLOBL ·highest(SB), RODATA|NOPTR, $8
 
 // places are, for each set of four words of 64 bits, their halves in order.
-DATA places<>+0x000(SB)/8, $0x0000000100000000
-DATA places<>+0x008(SB)/8, $0x0000000300000002
-DATA places<>+0x010(SB)/8, $0x0000000500000004
-DATA places<>+0x018(SB)/8, $0x0000000700000006
-DATA places<>+0x020(SB)/8, $0x0000000100000000
-DATA places<>+0x028(SB)/8, $0x0000000300000002
-DATA places<>+0x030(SB)/8, $0x0000000500000004
-DATA places<>+0x038(SB)/8, $0x0000000700000006
-DATA places<>+0x040(SB)/8, $0x0000000300000002
-DATA places<>+0x048(SB)/8, $0x0000000100000000
-DATA places<>+0x050(SB)/8, $0x0000000500000004
-DATA places<>+0x058(SB)/8, $0x0000000700000006
-DATA places<>+0x060(SB)/8, $0x0000000100000000
-DATA places<>+0x068(SB)/8, $0x0000000300000002
-DATA places<>+0x070(SB)/8, $0x0000000500000004
-DATA places<>+0x078(SB)/8, $0x0000000700000006
-DATA places<>+0x080(SB)/8, $0x0000000500000004
-DATA places<>+0x088(SB)/8, $0x0000000100000000
-DATA places<>+0x090(SB)/8, $0x0000000300000002
-DATA places<>+0x098(SB)/8, $0x0000000700000006
-DATA places<>+0x0a0(SB)/8, $0x0000000100000000
-DATA places<>+0x0a8(SB)/8, $0x0000000500000004
-DATA places<>+0x0b0(SB)/8, $0x0000000300000002
-DATA places<>+0x0b8(SB)/8, $0x0000000700000006
-DATA places<>+0x0c0(SB)/8, $0x0000000300000002
-DATA places<>+0x0c8(SB)/8, $0x0000000500000004
-DATA places<>+0x0d0(SB)/8, $0x0000000100000000
-DATA places<>+0x0d8(SB)/8, $0x0000000700000006
-DATA places<>+0x0e0(SB)/8, $0x0000000100000000
-DATA places<>+0x0e8(SB)/8, $0x0000000300000002
-DATA places<>+0x0f0(SB)/8, $0x0000000500000004
-DATA places<>+0x0f8(SB)/8, $0x0000000700000006
-DATA places<>+0x100(SB)/8, $0x0000000700000006
-DATA places<>+0x108(SB)/8, $0x0000000100000000
-DATA places<>+0x110(SB)/8, $0x0000000300000002
-DATA places<>+0x118(SB)/8, $0x0000000500000004
-DATA places<>+0x120(SB)/8, $0x0000000100000000
-DATA places<>+0x128(SB)/8, $0x0000000700000006
-DATA places<>+0x130(SB)/8, $0x0000000300000002
-DATA places<>+0x138(SB)/8, $0x0000000500000004
-DATA places<>+0x140(SB)/8, $0x0000000300000002
-DATA places<>+0x148(SB)/8, $0x0000000700000006
-DATA places<>+0x150(SB)/8, $0x0000000100000000
-DATA places<>+0x158(SB)/8, $0x0000000500000004
-DATA places<>+0x160(SB)/8, $0x0000000100000000
-DATA places<>+0x168(SB)/8, $0x0000000300000002
-DATA places<>+0x170(SB)/8, $0x0000000700000006
-DATA places<>+0x178(SB)/8, $0x0000000500000004
-DATA places<>+0x180(SB)/8, $0x0000000500000004
-DATA places<>+0x188(SB)/8, $0x0000000700000006
-DATA places<>+0x190(SB)/8, $0x0000000100000000
-DATA places<>+0x198(SB)/8, $0x0000000300000002
-DATA places<>+0x1a0(SB)/8, $0x0000000100000000
-DATA places<>+0x1a8(SB)/8, $0x0000000500000004
-DATA places<>+0x1b0(SB)/8, $0x0000000700000006
-DATA places<>+0x1b8(SB)/8, $0x0000000300000002
-DATA places<>+0x1c0(SB)/8, $0x0000000300000002
-DATA places<>+0x1c8(SB)/8, $0x0000000500000004
-DATA places<>+0x1d0(SB)/8, $0x0000000700000006
-DATA places<>+0x1d8(SB)/8, $0x0000000100000000
-DATA places<>+0x1e0(SB)/8, $0x0000000100000000
-DATA places<>+0x1e8(SB)/8, $0x0000000300000002
-DATA places<>+0x1f0(SB)/8, $0x0000000500000004
-DATA places<>+0x1f8(SB)/8, $0x0000000700000006
-GLOBL places<>(SB), RODATA|NOPTR, $512
+DATA ·places+0x000(SB)/8, $0x0000000100000000
+DATA ·places+0x008(SB)/8, $0x0000000300000002
+DATA ·places+0x010(SB)/8, $0x0000000500000004
+DATA ·places+0x018(SB)/8, $0x0000000700000006
+DATA ·places+0x020(SB)/8, $0x0000000100000000
+DATA ·places+0x028(SB)/8, $0x0000000300000002
+DATA ·places+0x030(SB)/8, $0x0000000500000004
+DATA ·places+0x038(SB)/8, $0x0000000700000006
+DATA ·places+0x040(SB)/8, $0x0000000300000002
+DATA ·places+0x048(SB)/8, $0x0000000100000000
+DATA ·places+0x050(SB)/8, $0x0000000500000004
+DATA ·places+0x058(SB)/8, $0x0000000700000006
+DATA ·places+0x060(SB)/8, $0x0000000100000000
+DATA ·places+0x068(SB)/8, $0x0000000300000002
+DATA ·places+0x070(SB)/8, $0x0000000500000004
+DATA ·places+0x078(SB)/8, $0x0000000700000006
+DATA ·places+0x080(SB)/8, $0x0000000500000004
+DATA ·places+0x088(SB)/8, $0x0000000100000000
+DATA ·places+0x090(SB)/8, $0x0000000300000002
+DATA ·places+0x098(SB)/8, $0x0000000700000006
+DATA ·places+0x0a0(SB)/8, $0x0000000100000000
+DATA ·places+0x0a8(SB)/8, $0x0000000500000004
+DATA ·places+0x0b0(SB)/8, $0x0000000300000002
+DATA ·places+0x0b8(SB)/8, $0x0000000700000006
+DATA ·places+0x0c0(SB)/8, $0x0000000300000002
+DATA ·places+0x0c8(SB)/8, $0x0000000500000004
+DATA ·places+0x0d0(SB)/8, $0x0000000100000000
+DATA ·places+0x0d8(SB)/8, $0x0000000700000006
+DATA ·places+0x0e0(SB)/8, $0x0000000100000000
+DATA ·places+0x0e8(SB)/8, $0x0000000300000002
+DATA ·places+0x0f0(SB)/8, $0x0000000500000004
+DATA ·places+0x0f8(SB)/8, $0x0000000700000006
+DATA ·places+0x100(SB)/8, $0x0000000700000006
+DATA ·places+0x108(SB)/8, $0x0000000100000000
+DATA ·places+0x110(SB)/8, $0x0000000300000002
+DATA ·places+0x118(SB)/8, $0x0000000500000004
+DATA ·places+0x120(SB)/8, $0x0000000100000000
+DATA ·places+0x128(SB)/8, $0x0000000700000006
+DATA ·places+0x130(SB)/8, $0x0000000300000002
+DATA ·places+0x138(SB)/8, $0x0000000500000004
+DATA ·places+0x140(SB)/8, $0x0000000300000002
+DATA ·places+0x148(SB)/8, $0x0000000700000006
+DATA ·places+0x150(SB)/8, $0x0000000100000000
+DATA ·places+0x158(SB)/8, $0x0000000500000004
+DATA ·places+0x160(SB)/8, $0x0000000100000000
+DATA ·places+0x168(SB)/8, $0x0000000300000002
+DATA ·places+0x170(SB)/8, $0x0000000700000006
+DATA ·places+0x178(SB)/8, $0x0000000500000004
+DATA ·places+0x180(SB)/8, $0x0000000500000004
+DATA ·places+0x188(SB)/8, $0x0000000700000006
+DATA ·places+0x190(SB)/8, $0x0000000100000000
+DATA ·places+0x198(SB)/8, $0x0000000300000002
+DATA ·places+0x1a0(SB)/8, $0x0000000100000000
+DATA ·places+0x1a8(SB)/8, $0x0000000500000004
+DATA ·places+0x1b0(SB)/8, $0x0000000700000006
+DATA ·places+0x1b8(SB)/8, $0x0000000300000002
+DATA ·places+0x1c0(SB)/8, $0x0000000300000002
+DATA ·places+0x1c8(SB)/8, $0x0000000500000004
+DATA ·places+0x1d0(SB)/8, $0x0000000700000006
+DATA ·places+0x1d8(SB)/8, $0x0000000100000000
+DATA ·places+0x1e0(SB)/8, $0x0000000100000000
+DATA ·places+0x1e8(SB)/8, $0x0000000300000002
+DATA ·places+0x1f0(SB)/8, $0x0000000500000004
+DATA ·places+0x1f8(SB)/8, $0x0000000700000006
+GLOBL ·places(SB), RODATA|NOPTR, $512

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// What kernels that compare a query with some rows of 8-bit codes share, whatever the
+// instructions they multiply by. Those define
+//
+//   LOAD(of32, of64, of96)  the query of AX codes into registers, then on to block128 or
+//                           the block for as many
+//   PRODUCTS32 to 128       Y0 to Y3 = the products with the next four rows, at DI, R11,
+//                           R13 and BX; the registers from Y8 on have the query
+
+#define QUERY  SI
+#define STRIDE CX
+#define TERM   DX
+#define IDS    R8
+#define LEFT   R9 // rows to do
+#define OUT    R10
+#define BASE   R12
+
+#define ROWS4 \
+	MOVL  (IDS), DI    \
+	MOVL  4(IDS), R11  \
+	MOVL  8(IDS), R13  \
+	MOVL  12(IDS), BX  \
+	IMULQ STRIDE, DI   \
+	IMULQ STRIDE, R11  \
+	IMULQ STRIDE, R13  \
+	IMULQ STRIDE, BX   \
+	ADDQ  BASE, DI     \
+	ADDQ  BASE, R11    \
+	ADDQ  BASE, R13    \
+	ADDQ  BASE, BX
+
+// SUMS: X0 = the sums of the four rows
+#define SUMS \
+	VPHADDD      Y1, Y0, Y0 \
+	VPHADDD      Y3, Y2, Y2 \
+	VPHADDD      Y2, Y0, Y0 \
+	VEXTRACTI128 $1, Y0, X1 \
+	VPADDD       X1, X0, X0
+
+// DISTANCES: X0 = queryTerm + the rows' terms - 2 * X0
+#define DISTANCES(queryTerm) \
+	VPADDD       X0, X0, X0                \
+	VMOVD        (DI)(TERM*1), X4          \
+	VPINSRD      $1, (R11)(TERM*1), X4, X4 \
+	VPINSRD      $2, (R13)(TERM*1), X4, X4 \
+	VPINSRD      $3, (BX)(TERM*1), X4, X4  \
+	VPBROADCASTD queryTerm, X5             \
+	VPSUBD       X0, X4, X4                \
+	VPADDD       X5, X4, X0
+
+// NEXT4: out = X0, then the next rows. The last are done once more together with
+// some before them, if they are less than four.
+#define NEXT4(block, done) \
+	VMOVDQU X0, (OUT) \
+	ADDQ    $16, IDS  \
+	ADDQ    $16, OUT  \
+	SUBQ    $4, LEFT  \
+	JEQ     done      \
+	CMPQ    LEFT, $4  \
+	JGE     block     \
+	MOVQ    $4, AX    \
+	SUBQ    LEFT, AX  \
+	SHLQ    $2, AX    \
+	SUBQ    AX, IDS   \
+	SUBQ    AX, OUT   \
+	MOVQ    $4, LEFT  \
+	JMP     block
+
+// ROWS_OF(FINISH): the blocks of a kernel for all ids, FINISH making keys of sums
+#define ROWS_OF(FINISH) \
+	LOAD(block32, block64, block96) \
+block128: \
+	PRODUCTS128                     \
+	FINISH                          \
+	NEXT4(block128, done)           \
+block96: \
+	PRODUCTS96                      \
+	FINISH                          \
+	NEXT4(block96, done)            \
+block64: \
+	PRODUCTS64                      \
+	FINISH                          \
+	NEXT4(block64, done)            \
+block32: \
+	PRODUCTS32                      \
+	FINISH                          \
+	NEXT4(block32, done)            \
+done: \
+	VZEROUPPER                      \
+	RET
+
+#define SUMS_AND_TERMS \
+	SUMS                           \
+	DISTANCES(queryTerm+24(FP))
+
+// L2_TERM_ROWS is the body of
+// func(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
+#define L2_TERM_ROWS \
+	MOVQ query_base+0(FP), QUERY \
+	MOVQ query_len+8(FP), AX     \
+	MOVQ base_base+32(FP), BASE  \
+	MOVQ stride+56(FP), STRIDE   \
+	MOVQ termAt+64(FP), TERM     \
+	MOVQ ids_base+72(FP), IDS    \
+	MOVQ ids_len+80(FP), LEFT    \
+	MOVQ out_base+96(FP), OUT    \
+	ROWS_OF(SUMS_AND_TERMS)
+
+// DOT_ROWS is the body of func(query []int8, base []byte, stride int, ids []uint32, out []int32)
+#define DOT_ROWS \
+	MOVQ query_base+0(FP), QUERY \
+	MOVQ query_len+8(FP), AX     \
+	MOVQ base_base+24(FP), BASE  \
+	MOVQ stride+48(FP), STRIDE   \
+	MOVQ ids_base+56(FP), IDS    \
+	MOVQ ids_len+64(FP), LEFT    \
+	MOVQ out_base+80(FP), OUT    \
+	ROWS_OF(SUMS)
+
+// An Expansion's kernels: the links that are new, as unmarkedAsm finds them, then
+// their keys, then those below the bound. R15 is the Expansion, R14 the table of
+// places.
+
+// UNMARKED: ids = those of links that are below limit and new, AX of them, and their
+// rows are asked for. Without links the ids that are given are there already. The last
+// four are filled up with the first.
+#define UNMARKED(next, outside, done, some) \
+	MOVQ  e+0(FP), R15                  \
+	MOVQ  links_base+8(FP), SI          \
+	MOVQ  links_len+16(FP), CX          \
+	MOVQ  Expansion_ids(R15), R9        \
+	MOVQ  Expansion_base(R15), BASE     \
+	MOVQ  Expansion_stride(R15), R11    \
+	MOVQ  Expansion_given(R15), AX      \
+	TESTQ CX, CX                        \
+	JEQ   done                          \
+	LEAQ  (SI)(CX*4), CX                \
+	MOVQ  Expansion_marks(R15), DI      \
+	MOVL  Expansion_limit(R15), R8      \
+	LEAQ  -1(BASE)(R11*1), R13          \
+	XORL  AX, AX                        \
+next: \
+	MOVL  (SI), DX                      \
+	ADDQ  $4, SI                        \
+	CMPL  DX, R8                        \
+	JAE   outside                       \
+	MOVL  DX, (R9)(AX*4)                \
+	MOVQ  DX, R10                       \
+	IMULQ R11, R10                      \
+	PREFETCHT0 (BASE)(R10*1)            \
+	PREFETCHT0 (R13)(R10*1)             \
+	MOVL  DX, BX                        \
+	SHRL  $6, BX                        \
+	MOVQ  (DI)(BX*8), R10               \
+	BTSQ  DX, R10                       \
+	MOVQ  R10, (DI)(BX*8)               \
+	SBBQ  $-1, AX                       \
+	CMPQ  SI, CX                        \
+	JNE   next                          \
+	JMP   done                          \
+outside: \
+	CMPL  DX, $-1                       \
+	JEQ   done                          \
+	CMPQ  SI, CX                        \
+	JNE   next                          \
+done: \
+	MOVQ  AX, seen+40(FP)               \
+	TESTQ AX, AX                        \
+	JNZ   some                          \
+	MOVQ  AX, found+48(FP)              \
+	RET                                 \
+some: \
+	MOVL  (R9), DX                      \
+	MOVL  DX, (R9)(AX*4)                \
+	MOVL  DX, 4(R9)(AX*4)               \
+	MOVL  DX, 8(R9)(AX*4)               \
+	MOVQ  R9, IDS                       \
+	MOVQ  AX, LEFT                      \
+	MOVQ  R11, STRIDE                   \
+	MOVQ  Expansion_termAt(R15), TERM   \
+	MOVQ  Expansion_out(R15), OUT       \
+	MOVQ  Expansion_query(R15), QUERY   \
+	MOVQ  Expansion_query+8(R15), AX    \
+	LEAQ  ·places(SB), R14
+
+// CANDIDATES: Y5 = X0<<32 | ids<<1
+#define CANDIDATES \
+	VMOVDQU     (IDS), X4       \
+	VPADDD      X4, X4, X4      \
+	VPUNPCKLDQ  X0, X4, X5      \
+	VPUNPCKHDQ  X0, X4, X6      \
+	VINSERTI128 $1, X6, Y5, Y5
+
+// BELOW: AX = which of the first LEFT of Y5 are below Y7
+#define BELOW \
+	VPCMPGTQ  Y5, Y7, Y6  \
+	VMOVMSKPD Y6, AX      \
+	MOVL      $4, BX      \
+	CMPQ      LEFT, BX    \
+	CMOVQLT   LEFT, BX    \
+	BZHIL     BX, AX, AX
+
+// KEEP: out = those of Y5 that AX tells, then the next rows
+#define KEEP(block) \
+	MOVQ    AX, BX            \
+	SHLQ    $5, BX            \
+	VMOVDQU (R14)(BX*1), Y6   \
+	POPCNTL AX, AX            \
+	VPERMD  Y5, Y6, Y5        \
+	VMOVDQU Y5, (OUT)         \
+	LEAQ    (OUT)(AX*8), OUT  \
+	ADDQ    $16, IDS          \
+	SUBQ    $4, LEFT          \
+	JGT     block
+
+#define FOUND(found) \
+	SUBQ Expansion_out(R15), OUT \
+	SHRQ $3, OUT                 \
+	MOVQ OUT, found              \
+	VZEROUPPER                   \
+	RET
+
+#define KEEP_L2(block) \
+	SUMS                            \
+	DISTANCES(Expansion_term(R15))  \
+	CANDIDATES                      \
+	VPBROADCASTQ bound+32(FP), Y7   \
+	BELOW                           \
+	KEEP(block)
+
+#define KEEP_SQUARES(block) \
+	SUMS                           \
+	CANDIDATES                     \
+	VPBROADCASTQ bound+32(FP), Y7  \
+	BELOW                          \
+	KEEP(block)
+
+#define KEEP_DOT(block) \
+	SUMS                                 \
+	VPXOR        X4, X4, X4              \
+	VPSUBD       X0, X4, X0              \
+	CANDIDATES                           \
+	VPBROADCASTQ bound+32(FP), Y7        \
+	BELOW                                \
+	VPBROADCASTQ ·highest(SB), Y6       \
+	VPXOR        Y6, Y5, Y5              \
+	KEEP(block)
+
+// EXPAND(KEEP) is the body of func(e *Expansion, links []uint32, bound uint64) (seen, found int)
+#define EXPAND(KEEP) \
+	UNMARKED(next, outside, done, some) \
+	LOAD(block32, block64, block96)     \
+block128: \
+	PRODUCTS128                         \
+	KEEP(block128)                      \
+	FOUND(found+48(FP))                 \
+block96: \
+	PRODUCTS96                          \
+	KEEP(block96)                       \
+	FOUND(found+48(FP))                 \
+block64: \
+	PRODUCTS64                          \
+	KEEP(block64)                       \
+	FOUND(found+48(FP))                 \
+block32: \
+	PRODUCTS32                          \
+	KEEP(block32)                       \
+	FOUND(found+48(FP))
+
+// IDS_GIVEN begins with the ids. The last four are filled up with the first.
+#define IDS_GIVEN \
+	MOVQ e+0(FP), R15                  \
+	MOVQ ids_base+8(FP), IDS           \
+	MOVQ ids_len+16(FP), LEFT          \
+	MOVL (IDS), DX                     \
+	MOVL DX, (IDS)(LEFT*4)             \
+	MOVL DX, 4(IDS)(LEFT*4)            \
+	MOVL DX, 8(IDS)(LEFT*4)            \
+	MOVQ Expansion_out(R15), OUT
