@@ -57,7 +57,11 @@ func DotU8S8(a []byte, b []int8) int32 {
 // keeps a load within one cache line, which is faster but not needed.
 func L2U8Rows(query, base []byte, stride int, ids []uint32, out []int32) {
 	checkCodeRow(len(query))
-	if checkRows(len(query), len(base), stride, ids, len(out)) {
+	switch {
+	case !checkRows(len(query), len(base), stride, ids, len(out)):
+	case several(ids):
+		l2U8Several(query, base, stride, ids, out)
+	default:
 		l2U8Rows(query, base, stride, ids, out)
 	}
 }
@@ -79,8 +83,8 @@ func DotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 	checkCodeRow(len(query))
 	switch {
 	case !checkOverlapping(len(query), len(base), stride, ids, len(out)):
-	case short(query, ids):
-		dotU8S8ShortRows(withoutPadding(query), base, stride, ids, out)
+	case several(ids):
+		dotU8S8Several(query, base, stride, ids, out)
 	default:
 		dotU8S8Rows(query, base, stride, ids, out)
 	}
@@ -99,13 +103,17 @@ func L2U8TermRows(query []int8, queryTerm int32, base []byte, stride, termAt int
 		panic(fmt.Sprintf("distance: term at %d of a row of %d bytes", termAt, stride))
 	}
 	checkCodeRow(len(query))
-	if !checkOverlapping(len(query), len(base), stride, ids, len(out)) {
-		return
+	switch {
+	case !checkOverlapping(len(query), len(base), stride, ids, len(out)):
+	case several(ids):
+		l2U8TermSeveral(query, queryTerm, base, stride, termAt, ids, out)
+	default:
+		l2U8TermSeparate(query, queryTerm, base, stride, termAt, ids, out)
 	}
-	if short(query, ids) {
-		l2U8TermShortRows(withoutPadding(query), queryTerm, base, stride, termAt, ids, out)
-		return
-	}
+}
+
+// l2U8TermSeparate adds the terms to inner products.
+func l2U8TermSeparate(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32) {
 	dotU8S8Rows(query, base, stride, ids, out)
 	for i, id := range ids {
 		term := binary.LittleEndian.Uint32(base[int(id)*stride+termAt:])
@@ -114,15 +122,13 @@ func L2U8TermRows(query []int8, queryTerm int32, base []byte, stride, termAt int
 }
 
 // A query of up to maxShort codes stays in registers, where there are kernels for
-// that, which take so many rows at a time.
+// that. Those for several rows take leastRows or more.
 const (
-	maxShort   = 128
-	leastShort = 4
+	maxShort  = 128
+	leastRows = 4
 )
 
-func short(query []int8, ids []uint32) bool {
-	return haveShort() && len(query) <= maxShort && len(ids) >= leastShort
-}
+func several(ids []uint32) bool { return len(ids) >= leastRows && haveSeveral() }
 
 // withoutPadding leaves out zeros at the end, 32 at a time but not all.
 func withoutPadding(query []int8) []int8 {

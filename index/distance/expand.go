@@ -74,12 +74,12 @@ func (e *Expansion) set(query int, base []byte, stride int, limit uint32) {
 		checkOverlapping(query, len(base), stride, last[:], 1)
 	}
 	e.query, e.codes, e.base, e.stride, e.limit = nil, nil, base, stride, limit
-	e.short = haveShort() && query <= maxShort
+	e.short = haveSeveral() && query <= maxShort
 }
 
 // ready is the end of what sets e.
 func (e *Expansion) ready() {
-	if haveShort() && !e.short {
+	if haveSeveral() && !e.short {
 		e.widen()
 	}
 }
@@ -144,7 +144,7 @@ func (e *Expansion) Rows(from, to uint32, bound uint64, out []uint64) (found int
 // compare is the second half of Neighbours, a piece of ids at a time. There is room
 // for Slack more of them.
 func (e *Expansion) compare(ids []uint32, bound uint64, out []uint64) (found int) {
-	if haveShort() {
+	if haveSeveral() {
 		e.out = out
 		return expandWide(e, ids, bound)
 	}

@@ -75,23 +75,49 @@ func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 	}
 }
 
-// haveShort reports whether there are kernels for a short query and some rows at a
-// time, and for the steps of an Expansion.
-func haveShort() bool { return useAVX2 && cpu.X86.HasBMI2 }
+// haveSeveral reports whether there are kernels for a query and several rows at a time,
+// and for the steps of an Expansion.
+func haveSeveral() bool { return useAVX2 && cpu.X86.HasBMI2 }
 
-func l2U8TermShortRows(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32) {
-	if useAVX512 {
-		l2U8TermRowsAVX512(query, queryTerm, base, stride, termAt, ids, out)
-	} else {
-		l2U8TermRowsAVX2(query, queryTerm, base, stride, termAt, ids, out)
+// maxWide bounds the codes of a query that is widened on the stack.
+const maxWide = 4096
+
+func l2U8TermSeveral(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32) {
+	switch short := len(query) <= maxShort; {
+	case short && useAVX512:
+		l2U8TermRowsAVX512(withoutPadding(query), queryTerm, base, stride, termAt, ids, out)
+	case short:
+		l2U8TermRowsAVX2(withoutPadding(query), queryTerm, base, stride, termAt, ids, out)
+	case useAVX512:
+		l2U8TermWideRowsAVX512(query, queryTerm, base, stride, termAt, ids, out)
+	case len(query) <= maxWide:
+		l2U8TermWideRowsAVX2(query, queryTerm, base, stride, termAt, ids, out)
+	default:
+		l2U8TermSeparate(query, queryTerm, base, stride, termAt, ids, out)
 	}
 }
 
-func dotU8S8ShortRows(query []int8, base []byte, stride int, ids []uint32, out []int32) {
-	if useAVX512 {
-		dotU8S8ShortRowsAVX512(query, base, stride, ids, out)
-	} else {
-		dotU8S8ShortRowsAVX2(query, base, stride, ids, out)
+func dotU8S8Several(query []int8, base []byte, stride int, ids []uint32, out []int32) {
+	switch short := len(query) <= maxShort; {
+	case short && useAVX512:
+		dotU8S8ShortRowsAVX512(withoutPadding(query), base, stride, ids, out)
+	case short:
+		dotU8S8ShortRowsAVX2(withoutPadding(query), base, stride, ids, out)
+	case !useAVX512 && len(query) <= maxWide:
+		dotU8S8WideRowsAVX2(query, base, stride, ids, out)
+	default:
+		dotU8S8Rows(query, base, stride, ids, out)
+	}
+}
+
+func l2U8Several(query, base []byte, stride int, ids []uint32, out []int32) {
+	switch {
+	case useAVX512 || len(query) > maxWide:
+		l2U8Rows(query, base, stride, ids, out)
+	case len(query) <= maxShort:
+		l2U8ShortRowsAVX2(query, base, stride, ids, out)
+	default:
+		l2U8WideRowsAVX2(query, base, stride, ids, out)
 	}
 }
 
@@ -387,6 +413,21 @@ func l2U8RowsAVX2(query, base []byte, stride int, ids []uint32, out []int32)
 
 //go:noescape
 func dotU8S8RowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func l2U8ShortRowsAVX2(query, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func l2U8WideRowsAVX2(query, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func dotU8S8WideRowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
+
+//go:noescape
+func l2U8TermWideRowsAVX2(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
+
+//go:noescape
+func l2U8TermWideRowsAVX512(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
 
 //go:noescape
 func dotU8S8ShortRowsAVX512(query []int8, base []byte, stride int, ids []uint32, out []int32)

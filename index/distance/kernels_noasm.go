@@ -22,12 +22,14 @@ func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 	dotU8S8RowsGeneric(query, base, stride, ids, out)
 }
 
-// haveShort: there are no kernels for a short query here.
-func haveShort() bool { return false }
+// haveSeveral: there are no kernels for several rows at a time here.
+func haveSeveral() bool { return false }
 
-func l2U8TermShortRows([]int8, int32, []byte, int, int, []uint32, []int32) { panic("not here") }
+func l2U8TermSeveral([]int8, int32, []byte, int, int, []uint32, []int32) { panic("not here") }
 
-func dotU8S8ShortRows([]int8, []byte, int, []uint32, []int32) { panic("not here") }
+func dotU8S8Several([]int8, []byte, int, []uint32, []int32) { panic("not here") }
+
+func l2U8Several(_, _ []byte, _ int, _ []uint32, _ []int32) { panic("not here") }
 
 func expandShort(*Expansion, []uint32, uint64) (seen, found int) { panic("not here") }
 

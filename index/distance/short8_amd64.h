@@ -94,9 +94,9 @@ done: \
 	SUMS                           \
 	DISTANCES(queryTerm+24(FP))
 
-// L2_TERM_ROWS is the body of
+// L2_TERM_ARGS begins
 // func(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
-#define L2_TERM_ROWS \
+#define L2_TERM_ARGS \
 	MOVQ query_base+0(FP), QUERY \
 	MOVQ query_len+8(FP), AX     \
 	MOVQ base_base+32(FP), BASE  \
@@ -104,19 +104,17 @@ done: \
 	MOVQ termAt+64(FP), TERM     \
 	MOVQ ids_base+72(FP), IDS    \
 	MOVQ ids_len+80(FP), LEFT    \
-	MOVQ out_base+96(FP), OUT    \
-	ROWS_OF(SUMS_AND_TERMS)
+	MOVQ out_base+96(FP), OUT
 
-// DOT_ROWS is the body of func(query []int8, base []byte, stride int, ids []uint32, out []int32)
-#define DOT_ROWS \
+// ROWS_ARGS begins func(query []int8, base []byte, stride int, ids []uint32, out []int32)
+#define ROWS_ARGS \
 	MOVQ query_base+0(FP), QUERY \
 	MOVQ query_len+8(FP), AX     \
 	MOVQ base_base+24(FP), BASE  \
 	MOVQ stride+48(FP), STRIDE   \
 	MOVQ ids_base+56(FP), IDS    \
 	MOVQ ids_len+64(FP), LEFT    \
-	MOVQ out_base+80(FP), OUT    \
-	ROWS_OF(SUMS)
+	MOVQ out_base+80(FP), OUT
 
 // An Expansion's kernels: the links that are new, as unmarkedAsm finds them, then
 // their keys, then those below the bound. R15 is the Expansion, R14 the table of

@@ -102,6 +102,33 @@
 	VPADDD    Y6, Y2, Y2   \
 	VPADDD    Y7, Y3, Y3
 
+// LOAD_CODES: Y8 to Y15 = the codes, 64 or 128 of them, widened to 16 bits
+#define LOAD_CODES(length, of64) \
+	VPMOVZXBW (QUERY), Y8     \
+	VPMOVZXBW 16(QUERY), Y9   \
+	VPMOVZXBW 32(QUERY), Y10  \
+	VPMOVZXBW 48(QUERY), Y11  \
+	CMPQ      length, $64     \
+	JEQ       of64            \
+	VPMOVZXBW 64(QUERY), Y12  \
+	VPMOVZXBW 80(QUERY), Y13  \
+	VPMOVZXBW 96(QUERY), Y14  \
+	VPMOVZXBW 112(QUERY), Y15
+
+#define SQUARES64 \
+	ROWS4                 \
+	FIRST_SQUARES         \
+	MORE_SQUARES(16, Y9)  \
+	MORE_SQUARES(32, Y10) \
+	MORE_SQUARES(48, Y11)
+
+#define SQUARES128 \
+	SQUARES64              \
+	MORE_SQUARES(64, Y12)  \
+	MORE_SQUARES(80, Y13)  \
+	MORE_SQUARES(96, Y14)  \
+	MORE_SQUARES(112, Y15)
+
 // Longer rows one after the other, with the query, widened to 16 bits, in memory.
 
 #define QUERY_WIDE \
@@ -149,7 +176,7 @@
 
 // ROW: sum = STEP over row k of the four. It is the last if there are no more. The row
 // four behind it, DX, or itself, is asked for meanwhile.
-#define ROW(STEP, k, row, sum, begin, last) \
+#define ROW(STEP, length, k, row, sum, begin, last) \
 	CMPQ  LEFT, $k                       \
 	JLE   last                           \
 	XORL  AX, AX                         \
@@ -165,18 +192,56 @@ begin: \
 	PREFETCHT0 (DX)(AX*1)                \
 	STEP(row, sum)                       \
 	ADDQ   $64, AX                       \
-	CMPQ   AX, Expansion_wide+8(R15)     \
+	CMPQ   AX, length                    \
 	JNE    begin                         \
 	VPADDD Y5, sum, sum
 
 // FOUR: the sums of the next four rows, or fewer, in Y0 to Y3
-#define FOUR(STEP, begin0, begin1, begin2, begin3, last) \
-	ROWS4                              \
-	ROW(STEP, 0, DI, Y0, begin0, last)  \
-	ROW(STEP, 1, R11, Y1, begin1, last) \
-	ROW(STEP, 2, R13, Y2, begin2, last) \
-	ROW(STEP, 3, BX, Y3, begin3, last)  \
+#define FOUR(STEP, length, begin0, begin1, begin2, begin3, last) \
+	ROWS4                                       \
+	ROW(STEP, length, 0, DI, Y0, begin0, last)  \
+	ROW(STEP, length, 1, R11, Y1, begin1, last) \
+	ROW(STEP, length, 2, R13, Y2, begin2, last) \
+	ROW(STEP, length, 3, BX, Y3, begin3, last)  \
 last:
+
+// WIDE_ROWS: a kernel for all ids, four at least, with R15 codes of the query, widened
+// by an instruction to what is left of the frame of 8,224 bytes behind where it is
+// aligned; meanwhile the first four rows are asked for. FINISH makes keys of sums.
+#define WIDE_ROWS(widen, STEP, FINISH) \
+	LEAQ  wide-8224(SP), R14 \
+	ADDQ  $31, R14           \
+	ANDQ  $~31, R14          \
+	ROWS4                    \
+	XORL  AX, AX             \
+widening: \
+	PREFETCHT0 (DI)(AX*1)      \
+	PREFETCHT0 (R11)(AX*1)     \
+	PREFETCHT0 (R13)(AX*1)     \
+	PREFETCHT0 (BX)(AX*1)      \
+	widen   (QUERY)(AX*1), Y0   \
+	widen   16(QUERY)(AX*1), Y1 \
+	widen   32(QUERY)(AX*1), Y2 \
+	widen   48(QUERY)(AX*1), Y3 \
+	VMOVDQU Y0, (R14)(AX*2)     \
+	VMOVDQU Y1, 32(R14)(AX*2)   \
+	VMOVDQU Y2, 64(R14)(AX*2)   \
+	VMOVDQU Y3, 96(R14)(AX*2)   \
+	ADDQ    $64, AX             \
+	CMPQ    AX, R15             \
+	JNE     widening            \
+	MOVQ    R14, QUERY          \
+block: \
+	FOUR(STEP, R15, begin0, begin1, begin2, begin3, keys) \
+	FINISH                   \
+	NEXT4(block, done)       \
+done: \
+	VZEROUPPER               \
+	RET
+
+#define SUMS_AND_TERMS_WIDE \
+	MOVQ termAt+64(FP), TERM \
+	SUMS_AND_TERMS
 
 // WIDEN_ALL: dst = src, by an instruction for 16 codes
 #define WIDEN_ALL(move, block) \
@@ -197,13 +262,60 @@ block: \
 //
 // query has 32, 64, 96 or 128 codes, and there are four ids at least.
 TEXT ·l2U8TermRowsAVX2(SB), NOSPLIT, $0-120
-	L2_TERM_ROWS
+	L2_TERM_ARGS
+	ROWS_OF(SUMS_AND_TERMS)
 
 // func dotU8S8ShortRowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
 //
 // As above.
 TEXT ·dotU8S8ShortRowsAVX2(SB), NOSPLIT, $0-104
-	DOT_ROWS
+	ROWS_ARGS
+	ROWS_OF(SUMS)
+
+// func l2U8TermWideRowsAVX2(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
+//
+// query has up to 4,096 codes, and there are four ids at least.
+TEXT ·l2U8TermWideRowsAVX2(SB), 0, $8224-120
+	MOVQ query_len+8(FP), R15
+	L2_TERM_ARGS
+	WIDE_ROWS(VPMOVSXBW, PRODUCTS_WIDE, SUMS_AND_TERMS_WIDE)
+
+// func dotU8S8WideRowsAVX2(query []int8, base []byte, stride int, ids []uint32, out []int32)
+//
+// As above.
+TEXT ·dotU8S8WideRowsAVX2(SB), 0, $8224-104
+	MOVQ query_len+8(FP), R15
+	ROWS_ARGS
+	WIDE_ROWS(VPMOVSXBW, PRODUCTS_WIDE, SUMS)
+
+// func l2U8WideRowsAVX2(query, base []byte, stride int, ids []uint32, out []int32)
+//
+// As above.
+TEXT ·l2U8WideRowsAVX2(SB), 0, $8224-104
+	MOVQ query_len+8(FP), R15
+	ROWS_ARGS
+	WIDE_ROWS(VPMOVZXBW, SQUARES_WIDE, SUMS)
+
+// func l2U8ShortRowsAVX2(query, base []byte, stride int, ids []uint32, out []int32)
+//
+// query has 64 or 128 codes, and there are four ids at least.
+TEXT ·l2U8ShortRowsAVX2(SB), NOSPLIT, $0-104
+	ROWS_ARGS
+	LOAD_CODES(AX, block64)
+
+block128:
+	SQUARES128
+	SUMS
+	NEXT4(block128, done)
+
+block64:
+	SQUARES64
+	SUMS
+	NEXT4(block64, done)
+
+done:
+	VZEROUPPER
+	RET
 
 // func expandL2AVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
@@ -222,37 +334,16 @@ TEXT ·expandDotAVX2(SB), NOSPLIT, $0-56
 // The query is the codes themselves, 64 or 128 of them, and bound is below 1<<63.
 TEXT ·expandSquaresAVX2(SB), NOSPLIT, $0-56
 	UNMARKED(next, outside, done, some)
-	MOVQ      Expansion_codes(R15), QUERY
-	VPMOVZXBW (QUERY), Y8
-	VPMOVZXBW 16(QUERY), Y9
-	VPMOVZXBW 32(QUERY), Y10
-	VPMOVZXBW 48(QUERY), Y11
-	CMPQ      Expansion_codes+8(R15), $64
-	JEQ       block64
-	VPMOVZXBW 64(QUERY), Y12
-	VPMOVZXBW 80(QUERY), Y13
-	VPMOVZXBW 96(QUERY), Y14
-	VPMOVZXBW 112(QUERY), Y15
+	MOVQ Expansion_codes(R15), QUERY
+	LOAD_CODES(Expansion_codes+8(R15), block64)
 
 block128:
-	ROWS4
-	FIRST_SQUARES
-	MORE_SQUARES(16, Y9)
-	MORE_SQUARES(32, Y10)
-	MORE_SQUARES(48, Y11)
-	MORE_SQUARES(64, Y12)
-	MORE_SQUARES(80, Y13)
-	MORE_SQUARES(96, Y14)
-	MORE_SQUARES(112, Y15)
+	SQUARES128
 	KEEP_SQUARES(block128)
 	FOUND(found+48(FP))
 
 block64:
-	ROWS4
-	FIRST_SQUARES
-	MORE_SQUARES(16, Y9)
-	MORE_SQUARES(32, Y10)
-	MORE_SQUARES(48, Y11)
+	SQUARES64
 	KEEP_SQUARES(block64)
 	FOUND(found+48(FP))
 
@@ -264,7 +355,7 @@ TEXT ·expandWideL2AVX2(SB), NOSPLIT, $0-48
 	QUERY_WIDE
 
 block:
-	FOUR(PRODUCTS_WIDE, begin0, begin1, begin2, begin3, keep)
+	FOUR(PRODUCTS_WIDE, Expansion_wide+8(R15), begin0, begin1, begin2, begin3, keep)
 	MOVQ Expansion_termAt(R15), TERM
 	KEEP_L2(block)
 	FOUND(found+40(FP))
@@ -277,7 +368,7 @@ TEXT ·expandWideDotAVX2(SB), NOSPLIT, $0-48
 	QUERY_WIDE
 
 block:
-	FOUR(PRODUCTS_WIDE, begin0, begin1, begin2, begin3, keep)
+	FOUR(PRODUCTS_WIDE, Expansion_wide+8(R15), begin0, begin1, begin2, begin3, keep)
 	KEEP_DOT(block)
 	FOUND(found+40(FP))
 
@@ -289,7 +380,7 @@ TEXT ·expandWideSquaresAVX2(SB), NOSPLIT, $0-48
 	QUERY_WIDE
 
 block:
-	FOUR(SQUARES_WIDE, begin0, begin1, begin2, begin3, keep)
+	FOUR(SQUARES_WIDE, Expansion_wide+8(R15), begin0, begin1, begin2, begin3, keep)
 	KEEP_SQUARES(block)
 	FOUND(found+40(FP))
 

@@ -93,11 +93,11 @@
 // Longer rows, with the query in memory. The four rows behind these, or these, are at
 // CX, DX, R12 and R14, and asked for meanwhile.
 
-// ROWS8: where four rows and those behind them are
-#define ROWS8 \
+// ROWS8: where four rows and those behind them are, if there are ids for so many
+#define ROWS8(least, stride, base) \
 	LEAQ    16(IDS), AX                \
-	CMPQ    LEFT, $4                   \
-	CMOVQLE IDS, AX                    \
+	CMPQ    LEFT, $least               \
+	CMOVQLT IDS, AX                    \
 	MOVL    (IDS), DI                  \
 	MOVL    4(IDS), R11                \
 	MOVL    8(IDS), R13                \
@@ -106,7 +106,7 @@
 	MOVL    4(AX), DX                  \
 	MOVL    8(AX), R12                 \
 	MOVL    12(AX), R14                \
-	MOVQ    Expansion_stride(R15), AX  \
+	MOVQ    stride, AX                 \
 	IMULQ   AX, DI                     \
 	IMULQ   AX, R11                    \
 	IMULQ   AX, R13                    \
@@ -115,7 +115,7 @@
 	IMULQ   AX, DX                     \
 	IMULQ   AX, R12                    \
 	IMULQ   AX, R14                    \
-	MOVQ    Expansion_base(R15), AX    \
+	MOVQ    base, AX                   \
 	ADDQ    AX, DI                     \
 	ADDQ    AX, R11                    \
 	ADDQ    AX, R13                    \
@@ -138,8 +138,8 @@
 	PREFETCHT0 (R14)(AX*1)
 
 // PRODUCTS_WIDE: Y0 to Y3 = the products of four rows and the query
-#define PRODUCTS_WIDE(next) \
-	ROWS8                         \
+#define PRODUCTS_WIDE(next, least, stride, base, length) \
+	ROWS8(least, stride, base)    \
 next: \
 	VMOVDQU8 (QUERY)(AX*1), Z8    \
 	VMOVDQU8 (DI)(AX*1), Z4       \
@@ -152,22 +152,48 @@ next: \
 	VPDPBUSD Z8, Z7, Z3           \
 	AHEAD                         \
 	ADDQ     $64, AX              \
-	CMPQ     AX, Expansion_query+8(R15) \
+	CMPQ     AX, length           \
 	JNE      next                 \
-	HALVES                        \
-	LEAQ     ·places(SB), R14
+	HALVES
+
+// STEPS_WIDE: the same in an Expansion's kernel, whose ids have some behind them
+#define STEPS_WIDE(next) \
+	PRODUCTS_WIDE(next, 5, Expansion_stride(R15), Expansion_base(R15), Expansion_query+8(R15)) \
+	LEAQ ·places(SB), R14
 
 // func l2U8TermRowsAVX512(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
 //
 // query has 32, 64, 96 or 128 codes, and there are four ids at least.
 TEXT ·l2U8TermRowsAVX512(SB), NOSPLIT, $0-120
-	L2_TERM_ROWS
+	L2_TERM_ARGS
+	ROWS_OF(SUMS_AND_TERMS)
 
 // func dotU8S8ShortRowsAVX512(query []int8, base []byte, stride int, ids []uint32, out []int32)
 //
 // As above.
 TEXT ·dotU8S8ShortRowsAVX512(SB), NOSPLIT, $0-104
-	DOT_ROWS
+	ROWS_ARGS
+	ROWS_OF(SUMS)
+
+// func l2U8TermWideRowsAVX512(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
+//
+// There are four ids at least.
+TEXT ·l2U8TermWideRowsAVX512(SB), NOSPLIT, $0-120
+	MOVQ query_base+0(FP), QUERY
+	MOVQ ids_base+72(FP), IDS
+	MOVQ ids_len+80(FP), LEFT
+	MOVQ out_base+96(FP), OUT
+
+block:
+	PRODUCTS_WIDE(next, 8, stride+56(FP), base_base+32(FP), query_len+8(FP))
+	MOVQ termAt+64(FP), TERM
+	SUMS
+	DISTANCES(queryTerm+24(FP))
+	NEXT4(block, done)
+
+done:
+	VZEROUPPER
+	RET
 
 // func expandL2AVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
@@ -220,7 +246,7 @@ TEXT ·expandWideL2AVX512(SB), NOSPLIT, $0-48
 	MOVQ Expansion_query(R15), QUERY
 
 block:
-	PRODUCTS_WIDE(next)
+	STEPS_WIDE(next)
 	MOVQ Expansion_termAt(R15), TERM
 	KEEP_L2(block)
 	FOUND(found+40(FP))
@@ -233,7 +259,7 @@ TEXT ·expandWideDotAVX512(SB), NOSPLIT, $0-48
 	MOVQ Expansion_query(R15), QUERY
 
 block:
-	PRODUCTS_WIDE(next)
+	STEPS_WIDE(next)
 	KEEP_DOT(block)
 	FOUND(found+40(FP))
 
@@ -245,7 +271,7 @@ TEXT ·expandWideSquaresAVX512(SB), NOSPLIT, $0-48
 	MOVQ Expansion_wide(R15), QUERY
 
 block:
-	ROWS8
+	ROWS8(5, Expansion_stride(R15), Expansion_base(R15))
 	VPXORQ Z16, Z16, Z16
 	VPXORQ Z17, Z17, Z17
 	VPXORQ Z18, Z18, Z18
