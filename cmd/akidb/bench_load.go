@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -305,10 +306,9 @@ func searchLoad(cmd *cobra.Command, l *load, t *benchTarget, folder *vecfile.Fol
 func overlap(matches []*collectionv1.VectorMatch, truth []int32, k int) int {
 	n := 0
 	for _, m := range matches {
-		for _, id := range truth[:min(k, len(truth))] {
-			if m.DocId == fmt.Sprint(id) {
-				n++
-			}
+		id, err := strconv.ParseInt(m.DocId, 10, 32)
+		if err == nil && slices.Contains(truth[:min(k, len(truth))], int32(id)) {
+			n++
 		}
 	}
 	return n
