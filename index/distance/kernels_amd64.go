@@ -156,16 +156,16 @@ func expandWide(e *Expansion, ids []uint32, bound uint64) (found int) {
 	}
 }
 
-// widen writes the query as expandWide wants it. VNNI multiplies 8-bit codes, so that
-// there only squares of differences need it.
+// widen writes the query as expandWide wants it, on AVX2.
 func (e *Expansion) widen() {
-	e.wide = e.wide[:0]
-	switch {
-	case e.codes != nil:
-		e.wide = slices.Grow(e.wide, len(e.codes))[:len(e.codes)]
+	if useAVX512 {
+		return
+	}
+	n := max(len(e.query), len(e.codes))
+	e.wide = slices.Grow(e.wide[:0], n)[:n]
+	if e.codes != nil {
 		widenAVX2(e.wide, e.codes)
-	case !useAVX512:
-		e.wide = slices.Grow(e.wide, len(e.query))[:len(e.query)]
+	} else {
 		widenSignedAVX2(e.wide, e.query)
 	}
 }

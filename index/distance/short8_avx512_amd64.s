@@ -268,7 +268,7 @@ block:
 // bound is below 1<<63.
 TEXT ·expandWideSquaresAVX512(SB), NOSPLIT, $0-48
 	IDS_GIVEN
-	MOVQ Expansion_wide(R15), QUERY
+	MOVQ Expansion_codes(R15), QUERY
 
 block:
 	ROWS8(5, Expansion_stride(R15), Expansion_base(R15))
@@ -278,8 +278,8 @@ block:
 	VPXORQ Z19, Z19, Z19
 
 next: // two sums for each row, of the lower and the higher halves of 64 codes
-	VMOVDQU16 (QUERY)(AX*2), Z8
-	VMOVDQU16 64(QUERY)(AX*2), Z9
+	VPMOVZXBW (QUERY)(AX*1), Z8
+	VPMOVZXBW 32(QUERY)(AX*1), Z9
 	VPMOVZXBW (DI)(AX*1), Z4
 	VPMOVZXBW (R11)(AX*1), Z5
 	VPMOVZXBW (R13)(AX*1), Z6
@@ -306,7 +306,7 @@ next: // two sums for each row, of the lower and the higher halves of 64 codes
 	VPDPWSSD  Z15, Z15, Z19
 	AHEAD
 	ADDQ      $64, AX
-	CMPQ      AX, Expansion_wide+8(R15)
+	CMPQ      AX, Expansion_codes+8(R15)
 	JNE       next
 	VPADDD    Z16, Z0, Z0
 	VPADDD    Z17, Z1, Z1
