@@ -4,6 +4,7 @@ package index
 
 import (
 	"cmp"
+	"math/bits"
 	"slices"
 )
 
@@ -74,6 +75,17 @@ func (w *buildWorker) chooseFrom(g *generation, candidates []uint64, limit int) 
 // returns how many are left now.
 func (w *buildWorker) drop(m *measure, left []uint64, rival []uint32, strict bool) (n int) {
 	out := w.keysOf(m, left)
+	if m.squares() {
+		// Without a branch: which ones stay is hard to foresee.
+		between, key := tolerance(strict)
+		for i, c := range left {
+			near := min(rival[i], out[i])
+			left[n], rival[n] = c, near
+			_, gone := bits.Sub64(uint64(near)*between, uint64(candidateKey(c))*key, 0)
+			n += 1 - int(gone)
+		}
+		return n
+	}
 	for i, c := range left {
 		near := min(rival[i], out[i])
 		left[n], rival[n] = c, near

@@ -151,17 +151,32 @@ func (m *measure) keys(ids, out []uint32) {
 // apart reports whether between, the key of two neighbours of a vertex, is not
 // below key, that of one of them and the vertex; without strict, not much below.
 func (m *measure) apart(between, key uint32, strict bool) bool {
+	if m.squares() {
+		a, b := tolerance(strict)
+		return uint64(between)*a >= uint64(key)*b
+	}
 	if strict {
 		return between >= key
 	}
 	switch m.kind {
-	case kindCode, kindCodePadded, kindCodeDirect:
-		return uint64(between)*5 >= uint64(key)*4
 	case kindBuildDot:
 		return float64(math.Float32frombits(between))*5 >= float64(math.Float32frombits(key))*4
 	default:
 		return float64(fromOrderedBits(between))*5 >= float64(fromOrderedBits(key))*4
 	}
+}
+
+// squares reports whether keys are squared distances of codes.
+func (m *measure) squares() bool {
+	return m.kind == kindCodePadded || m.kind == kindCodeDirect || m.kind == kindCode
+}
+
+// tolerance is what the two keys of apart are multiplied by.
+func tolerance(strict bool) (between, key uint64) {
+	if strict {
+		return 1, 1
+	}
+	return 5, 4
 }
 
 // lift is the coordinate that completes a vector to squared length radius.
