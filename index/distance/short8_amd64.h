@@ -241,7 +241,7 @@ some: \
 	CANDIDATES                           \
 	VPBROADCASTQ bound+32(FP), Y7        \
 	BELOW                                \
-	VPBROADCASTQ ·highest(SB), Y6       \
+	VPBROADCASTQ ·highest(SB), Y6        \
 	VPXOR        Y6, Y5, Y5              \
 	KEEP(block)
 

@@ -226,9 +226,9 @@ begin: \
 	ROW(STEP, length, 3, BX, Y3, begin3, last)  \
 last:
 
-// WIDE_ROWS: a kernel for all ids, four at least, with R15 codes of the query, widened
-// to what is left of the frame of 8,224 bytes behind where it is
-// aligned; meanwhile the first four rows are asked for. FINISH makes keys of sums.
+// WIDE_ROWS: a kernel for all ids, four at least, with R15 codes of the query, which are
+// widened to the frame of 8,224 bytes, from where it is aligned; meanwhile the first
+// four rows are asked for. FINISH makes keys of sums.
 #define WIDE_ROWS(widen, STEP, FINISH) \
 	VPXOR Y15, Y15, Y15      \
 	LEAQ  wide-8224(SP), R14 \
