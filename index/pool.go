@@ -162,26 +162,34 @@ func (h *heap) pop() uint64 {
 // not.
 type marks struct {
 	bits    []uint64
+	shift   uint32 // a word for each 1<<shift vertices (see distance.Unmarked)
 	touched []uint32
 }
 
+// fewMarks is for how many vertices there is a byte each: a word for eight.
+const fewMarks = 4096
+
+// reset empties the set and makes room for so many vertices.
 func (m *marks) reset(vertices int) {
 	if len(m.bits) < 4*len(m.touched) {
 		clear(m.bits)
 	} else {
 		for _, v := range m.touched {
-			m.bits[v>>6] = 0
+			m.bits[v>>m.shift] = 0
 		}
 	}
 	m.touched = m.touched[:0]
-	if words := (vertices + 63) / 64; len(m.bits) < words {
+	if m.shift = 6; vertices <= fewMarks {
+		m.shift = 3
+	}
+	if words := (vertices + 1<<m.shift - 1) >> m.shift; len(m.bits) < words {
 		m.bits = make([]uint64, words+words/4+16)
 	}
 }
 
 // add returns false if v is there already.
 func (m *marks) add(v uint32) bool {
-	w, bit := &m.bits[v>>6], uint64(1)<<(v&63)
+	w, bit := &m.bits[v>>m.shift], uint64(1)<<(v&63)
 	if *w&bit != 0 {
 		return false
 	}
@@ -189,6 +197,9 @@ func (m *marks) add(v uint32) bool {
 	m.touched = append(m.touched, v)
 	return true
 }
+
+// bit is 1 if v is there, else 0.
+func (m *marks) bit(v uint32) uint64 { return m.bits[v>>m.shift] >> (v & 63) & 1 }
 
 // room is n places behind what was put in, to be filled with vertices that were
 // added to the bits. took says how many were.
@@ -203,6 +214,6 @@ func (m *marks) took(n int) { m.touched = m.touched[:len(m.touched)+n] }
 // and returns them; they are good until reset.
 func (m *marks) gather(row []uint32, limit uint32) []uint32 {
 	n := len(m.touched)
-	m.took(distance.Unmarked(row, m.bits, limit, m.room(len(row))))
+	m.took(distance.Unmarked(row, m.bits, m.shift, limit, m.room(len(row))))
 	return m.touched[n:]
 }

@@ -129,7 +129,7 @@ func (s *scratch) room(n int) []uint64 {
 func (s *scratch) expand(row []uint32, limit uint32, bound uint64) []uint64 {
 	nearer := s.room(len(row))
 	if s.expands {
-		seen, found := s.expansion.Neighbours(row, s.seen.bits, bound, s.seen.room(len(row)+distance.Slack), nearer)
+		seen, found := s.expansion.Neighbours(row, s.seen.bits, s.seen.shift, bound, s.seen.room(len(row)+distance.Slack), nearer)
 		s.seen.took(seen)
 		s.visited += seen
 		return nearer[:found]

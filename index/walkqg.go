@@ -68,7 +68,7 @@ func (s *scratch) walkBlocks(b *blockset, limit uint32, ctx context.Context) err
 				lane := bits.TrailingZeros32(mask) % lanes
 				if u := atomic.LoadUint32(&numbers[lane]); u < limit {
 					e.found[n%lanes] = candidate(e.keys[lane], u)
-					n += 1 - int(s.seen.bits[u>>6]>>(u&63)&1)
+					n += 1 - int(s.seen.bit(u))
 				}
 			}
 			for _, c := range e.found[:n] {

@@ -25,6 +25,7 @@ type Expansion struct {
 	wide   []int16 // else, where there are kernels that want it so: the query
 	// Of the call under way.
 	marks []uint64
+	shift uint32
 	ids   []uint32
 	out   []uint64
 	given int // without links: so many ids are there
@@ -96,20 +97,21 @@ func (e *Expansion) fit(query []int8) []int8 {
 // written to ids, and returns how many they are. Those of them that are below
 // bound as key<<32 | id<<1 are written to out as such, in order; found is how many.
 // Ids and out must have room for Slack more than links are long; what is behind the
-// results is overwritten. Marks must have room for the limit.
-func (e *Expansion) Neighbours(links []uint32, marks []uint64, bound uint64, ids []uint32, out []uint64) (seen, found int) {
-	if len(ids) < len(links)+Slack || len(out) < len(links)+Slack || uint64(len(marks))*64 < uint64(e.limit) {
-		panic(fmt.Sprintf("distance: %d links below %d, a set of %d words, room for %d and %d",
-			len(links), e.limit, len(marks), len(ids), len(out)))
+// results is overwritten. Marks, with a word for each 1<<shift ids, must have room for
+// the limit.
+func (e *Expansion) Neighbours(links []uint32, marks []uint64, shift uint32, bound uint64, ids []uint32, out []uint64) (seen, found int) {
+	if len(ids) < len(links)+Slack || len(out) < len(links)+Slack || !haveMarks(marks, shift, e.limit) {
+		panic(fmt.Sprintf("distance: %d links below %d, a set of %d words by %d bits, room for %d and %d",
+			len(links), e.limit, len(marks), shift, len(ids), len(out)))
 	}
 	if len(links) == 0 || e.limit == 0 {
 		return 0, 0
 	}
 	if e.short {
-		e.marks, e.ids, e.out = marks, ids, out
+		e.marks, e.shift, e.ids, e.out = marks, shift, ids, out
 		return expandShort(e, links, bound)
 	}
-	n := unmarked(links, marks, e.limit, ids)
+	n := unmarked(links, marks, shift, e.limit, ids)
 	if n == 0 {
 		return 0, 0
 	}

@@ -62,7 +62,8 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 					links[i] = ^uint32(0)
 				}
 			}
-			marks, checkMarks := guarded[uint64](int(limit+63)/64, r.IntN(4), wordGuard)
+			shift := uint32(r.IntN(7))
+			marks, checkMarks := guarded[uint64](int((limit+1<<shift-1)>>shift), r.IntN(4), wordGuard)
 			if r.IntN(3) > 0 {
 				for i := range marks {
 					marks[i] = r.Uint64() & r.Uint64()
@@ -70,7 +71,7 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 			}
 			same := slices.Clone(marks)
 			want := make([]uint32, len(links))
-			want = want[:Unmarked(links, same, limit, want)]
+			want = want[:Unmarked(links, same, shift, limit, want)]
 			candidates := func(ids []uint32) (all []uint64) {
 				keys := make([]int32, len(ids))
 				switch way {
@@ -105,7 +106,7 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 			for i := range ids {
 				ids[i] = 1 << 31 // no row is there
 			}
-			seen, found := e.Neighbours(links, marks, bound, ids, out)
+			seen, found := e.Neighbours(links, marks, shift, bound, ids, out)
 			if !slices.Equal(ids[:seen], want) || !slices.Equal(out[:found], near) || !slices.Equal(marks, same) {
 				t.Fatalf("%s, %d codes in rows of %d, links %v, bound %x: %v, %x; want %v, %x", way, codes, stride, links, bound,
 					ids[:seen], out[:found], want, near)

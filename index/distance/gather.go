@@ -7,9 +7,11 @@ import (
 	"sync/atomic"
 )
 
-// Unmarked copies the ids that are below limit and not in the set marks, a bit
-// per id, to out, puts them into the set and returns how many they are. It stops
-// at the first id that is ^uint32(0). It is
+// Unmarked copies the ids that are below limit and not in the set marks to out,
+// puts them into the set and returns how many they are. The set has a bit per id,
+// in a word for each 1<<shift ids, shift being at most 6: where all is in the nearest
+// cache, more words take less time, since a word that was just written has to be
+// waited for. It stops at the first id that is ^uint32(0). It is
 //
 //	for _, id := range ids {
 //		if id == ^uint32(0) { break }
@@ -19,17 +21,21 @@ import (
 // without a branch that depends on the set, which nobody could predict. Each id
 // is loaded as one word, so others may store ids meanwhile. out must have room
 // for all ids, and marks for limit.
-func Unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
-	if len(out) < len(ids) || uint64(len(marks))*64 < uint64(limit) {
-		panic(fmt.Sprintf("distance: %d ids below %d, a set of %d words, room for %d", len(ids), limit, len(marks), len(out)))
+func Unmarked(ids []uint32, marks []uint64, shift uint32, limit uint32, out []uint32) int {
+	if len(out) < len(ids) || !haveMarks(marks, shift, limit) {
+		panic(fmt.Sprintf("distance: %d ids below %d, a set of %d words by %d bits, room for %d", len(ids), limit, len(marks), shift, len(out)))
 	}
 	if len(ids) == 0 || limit == 0 {
 		return 0
 	}
-	return unmarked(ids, marks, limit, out)
+	return unmarked(ids, marks, shift, limit, out)
 }
 
-func unmarkedGeneric(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
+func haveMarks(marks []uint64, shift, limit uint32) bool {
+	return shift <= 6 && uint64(len(marks))<<shift >= uint64(limit)
+}
+
+func unmarkedGeneric(ids []uint32, marks []uint64, shift, limit uint32, out []uint32) int {
 	n := 0
 	for i := range ids {
 		id := atomic.LoadUint32(&ids[i])
@@ -39,10 +45,10 @@ func unmarkedGeneric(ids []uint32, marks []uint64, limit uint32, out []uint32) i
 			}
 			continue
 		}
-		w := marks[id>>6]
+		w := marks[id>>shift]
 		out[n] = id
 		n += int(^w >> (id & 63) & 1)
-		marks[id>>6] = w | 1<<(id&63)
+		marks[id>>shift] = w | 1<<(id&63)
 	}
 	return n
 }

@@ -4,15 +4,16 @@
 
 #include "textflag.h"
 
-// func unmarkedAsm(ids []uint32, marks []uint64, limit uint32, out []uint32) int
+// func unmarkedAsm(ids []uint32, marks []uint64, shift, limit uint32, out []uint32) int
 TEXT ·unmarkedAsm(SB), NOSPLIT, $0-88
 	MOVQ ids_base+0(FP), SI
-	MOVQ ids_len+8(FP), CX
+	MOVQ ids_len+8(FP), R11
 	MOVQ marks_base+24(FP), DI
-	MOVL limit+48(FP), R8
+	MOVL shift+48(FP), CX
+	MOVL limit+52(FP), R8
 	MOVQ out_base+56(FP), R9
 	XORQ AX, AX             // n
-	LEAQ (SI)(CX*4), CX     // end of ids
+	LEAQ (SI)(R11*4), R11   // end of ids
 
 next:
 	MOVL (SI), DX           // id
@@ -21,12 +22,12 @@ next:
 	JAE  outside
 	MOVL DX, (R9)(AX*4)     // out[n] = id
 	MOVL DX, BX
-	SHRL $6, BX
+	SHRL CX, BX
 	MOVQ (DI)(BX*8), R10
 	BTSQ DX, R10            // carry: was it there?
 	MOVQ R10, (DI)(BX*8)
 	SBBQ $-1, AX            // n += 1 - carry
-	CMPQ SI, CX
+	CMPQ SI, R11
 	JNE  next
 	MOVQ AX, ret+80(FP)
 	RET
@@ -34,7 +35,7 @@ next:
 outside:
 	CMPL DX, $-1
 	JEQ  done
-	CMPQ SI, CX
+	CMPQ SI, R11
 	JNE  next
 
 done:

@@ -16,14 +16,15 @@ func TestUnmarkedIsASetOperation(t *testing.T) {
 			limit := uint32(r.IntN(300))
 			count := r.IntN(70)
 			ids, checkIDs := guarded[uint32](count, r.IntN(4), 77)
-			marks, checkMarks := guarded[uint64](int(limit+63)/64, r.IntN(4), wordGuard)
+			shift := uint32(r.IntN(7))
+			marks, checkMarks := guarded[uint64](int((limit+1<<shift-1)>>shift), r.IntN(4), wordGuard)
 			out, checkOut := guarded[uint32](count, r.IntN(4), 77)
 			set := map[uint32]bool{}
 			for i := range marks {
 				marks[i] = r.Uint64() & r.Uint64()
 			}
 			for id := range limit {
-				set[id] = marks[id/64]>>(id%64)&1 != 0
+				set[id] = marks[id>>shift]>>(id%64)&1 != 0
 			}
 			var want []uint32
 			ended := false
@@ -38,12 +39,12 @@ func TestUnmarkedIsASetOperation(t *testing.T) {
 					want = append(want, ids[i])
 				}
 			}
-			n := Unmarked(ids, marks, limit, out)
+			n := Unmarked(ids, marks, shift, limit, out)
 			if !slices.Equal(out[:n], want) {
 				t.Fatalf("of %v below %d: %v, want %v", ids, limit, out[:n], want)
 			}
 			for id := range limit {
-				if got := marks[id/64]>>(id%64)&1 != 0; got != set[id] {
+				if got := marks[id>>shift]>>(id%64)&1 != 0; got != set[id] {
 					t.Fatalf("%d is in the set: %t, want %t", id, got, set[id])
 				}
 			}

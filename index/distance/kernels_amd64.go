@@ -308,15 +308,15 @@ func hadamard(v []float32) {
 }
 
 // unmarked needs nothing that an amd64 CPU may lack; the flag is for tests.
-func unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
+func unmarked(ids []uint32, marks []uint64, shift, limit uint32, out []uint32) int {
 	if useAVX2 {
-		return unmarkedAsm(ids, marks, limit, out)
+		return unmarkedAsm(ids, marks, shift, limit, out)
 	}
-	return unmarkedGeneric(ids, marks, limit, out)
+	return unmarkedGeneric(ids, marks, shift, limit, out)
 }
 
 //go:noescape
-func unmarkedAsm(ids []uint32, marks []uint64, limit uint32, out []uint32) int
+func unmarkedAsm(ids []uint32, marks []uint64, shift, limit uint32, out []uint32) int
 
 func encode8(dst []byte, x, offset []float32, inverse float32) (same, far bool) {
 	if useAVX512 {

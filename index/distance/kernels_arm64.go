@@ -156,8 +156,8 @@ func fastScanNEON(lut, block []byte, sums *[FastScanLanes]uint32)
 //go:noescape
 func hadamardNEON(v []float32)
 
-func unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
-	return unmarkedGeneric(ids, marks, limit, out)
+func unmarked(ids []uint32, marks []uint64, shift, limit uint32, out []uint32) int {
+	return unmarkedGeneric(ids, marks, shift, limit, out)
 }
 
 func prefetchRows(base []byte, stride, length int, ids []uint32) {

@@ -53,8 +53,8 @@ func prefetch([]byte) {}
 
 func hadamard(v []float32) { hadamardGeneric(v) }
 
-func unmarked(ids []uint32, marks []uint64, limit uint32, out []uint32) int {
-	return unmarkedGeneric(ids, marks, limit, out)
+func unmarked(ids []uint32, marks []uint64, shift, limit uint32, out []uint32) int {
+	return unmarkedGeneric(ids, marks, shift, limit, out)
 }
 
 func prefetchRows([]byte, int, int, []uint32) {}

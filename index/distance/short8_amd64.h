@@ -136,6 +136,7 @@ done: \
 	LEAQ  (SI)(CX*4), CX                \
 	MOVQ  Expansion_marks(R15), DI      \
 	MOVL  Expansion_limit(R15), R8      \
+	MOVL  Expansion_shift(R15), R14     \
 	LEAQ  -1(BASE)(R11*1), R13          \
 	XORL  AX, AX                        \
 next: \
@@ -148,8 +149,7 @@ next: \
 	IMULQ R11, R10                      \
 	PREFETCHT0 (BASE)(R10*1)            \
 	PREFETCHT0 (R13)(R10*1)             \
-	MOVL  DX, BX                        \
-	SHRL  $6, BX                        \
+	SHRXL R14, DX, BX                   \
 	MOVQ  (DI)(BX*8), R10               \
 	BTSQ  DX, R10                       \
 	MOVQ  R10, (DI)(BX*8)               \
