@@ -7,6 +7,8 @@
 //                           the block for as many
 //   PRODUCTS32 to 128       Y0 to Y3 = the products with the next four rows, at DI, R11,
 //                           R13 and BX; the registers from Y8 on have the query
+//   LOAD_CODES(length, of64), SQUARES64 and 128
+//                           the same for a query of codes and squares of differences
 
 #define QUERY  SI
 #define STRIDE CX
@@ -264,6 +266,20 @@ block64: \
 block32: \
 	PRODUCTS32                          \
 	KEEP(block32)                       \
+	FOUND(found+48(FP))
+
+// EXPAND_SQUARES is the same for squares of differences.
+#define EXPAND_SQUARES \
+	UNMARKED(next, outside, done, some)           \
+	MOVQ Expansion_codes(R15), QUERY              \
+	LOAD_CODES(Expansion_codes+8(R15), block64)   \
+block128: \
+	SQUARES128                                    \
+	KEEP_SQUARES(block128)                        \
+	FOUND(found+48(FP))                           \
+block64: \
+	SQUARES64                                     \
+	KEEP_SQUARES(block64)                         \
 	FOUND(found+48(FP))
 
 // IDS_GIVEN begins with the ids. The last four are filled up with the first.

@@ -349,19 +349,7 @@ TEXT ·expandDotAVX2(SB), NOSPLIT, $0-56
 //
 // The query is the codes themselves, 64 or 128 of them, and bound is below 1<<63.
 TEXT ·expandSquaresAVX2(SB), NOSPLIT, $0-56
-	UNMARKED(next, outside, done, some)
-	MOVQ Expansion_codes(R15), QUERY
-	LOAD_CODES(Expansion_codes+8(R15), block64)
-
-block128:
-	SQUARES128
-	KEEP_SQUARES(block128)
-	FOUND(found+48(FP))
-
-block64:
-	SQUARES64
-	KEEP_SQUARES(block64)
-	FOUND(found+48(FP))
+	EXPAND_SQUARES
 
 // func expandWideL2AVX2(e *Expansion, ids []uint32, bound uint64) (found int)
 //

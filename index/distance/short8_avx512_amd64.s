@@ -90,6 +90,29 @@
 	VPADDD Y6, Y2, Y2        \
 	VPADDD Y7, Y3, Y3
 
+// LOAD_CODES: Z8 to Z11 = the codes, 64 or 128 of them, widened to 16 bits
+#define LOAD_CODES(length, of64) \
+	VPMOVZXBW (QUERY), Z8    \
+	VPMOVZXBW 32(QUERY), Z9  \
+	CMPQ      length, $64    \
+	JEQ       of64           \
+	VPMOVZXBW 64(QUERY), Z10 \
+	VPMOVZXBW 96(QUERY), Z11
+
+#define SQUARES64 \
+	ROWS4                \
+	FIRST_SQUARES        \
+	MORE_SQUARES(32, Z9) \
+	HALVES
+
+#define SQUARES128 \
+	ROWS4                 \
+	FIRST_SQUARES         \
+	MORE_SQUARES(32, Z9)  \
+	MORE_SQUARES(64, Z10) \
+	MORE_SQUARES(96, Z11) \
+	HALVES
+
 // Longer rows, with the query in memory. The four rows behind these, or these, are at
 // CX, DX, R12 and R14, and asked for meanwhile.
 
@@ -211,32 +234,7 @@ TEXT ·expandDotAVX512(SB), NOSPLIT, $0-56
 //
 // The query is the codes themselves, 64 or 128 of them, and bound is below 1<<63.
 TEXT ·expandSquaresAVX512(SB), NOSPLIT, $0-56
-	UNMARKED(next, outside, done, some)
-	MOVQ      Expansion_codes(R15), QUERY
-	VPMOVZXBW (QUERY), Z8
-	VPMOVZXBW 32(QUERY), Z9
-	CMPQ      Expansion_codes+8(R15), $64
-	JEQ       block64
-	VPMOVZXBW 64(QUERY), Z10
-	VPMOVZXBW 96(QUERY), Z11
-
-block128:
-	ROWS4
-	FIRST_SQUARES
-	MORE_SQUARES(32, Z9)
-	MORE_SQUARES(64, Z10)
-	MORE_SQUARES(96, Z11)
-	HALVES
-	KEEP_SQUARES(block128)
-	FOUND(found+48(FP))
-
-block64:
-	ROWS4
-	FIRST_SQUARES
-	MORE_SQUARES(32, Z9)
-	HALVES
-	KEEP_SQUARES(block64)
-	FOUND(found+48(FP))
+	EXPAND_SQUARES
 
 // func expandWideL2AVX512(e *Expansion, ids []uint32, bound uint64) (found int)
 //
