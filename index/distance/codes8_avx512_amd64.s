@@ -3,6 +3,7 @@
 //go:build !purego
 
 #include "textflag.h"
+#include "sums_amd64.h"
 
 // Registers of the kernels on codes. Four rows are worked on at a time, so that
 // a block of the query is loaded once and four chains of sums overlap, while
@@ -40,19 +41,8 @@
 
 // REDUCE4: X0 = the sums of the int32 lanes of Z0, Z1, Z2, Z3
 #define REDUCE4 \
-	VEXTRACTI64X4 $1, Z0, Y4 \
-	VEXTRACTI64X4 $1, Z1, Y5 \
-	VEXTRACTI64X4 $1, Z2, Y6 \
-	VEXTRACTI64X4 $1, Z3, Y7 \
-	VPADDD  Y4, Y0, Y0       \
-	VPADDD  Y5, Y1, Y1       \
-	VPADDD  Y6, Y2, Y2       \
-	VPADDD  Y7, Y3, Y3       \
-	VPHADDD Y1, Y0, Y0       \
-	VPHADDD Y3, Y2, Y2       \
-	VPHADDD Y2, Y0, Y0       \
-	VEXTRACTI128 $1, Y0, X1  \
-	VPADDD  X1, X0, X0
+	HALVES \
+	SUMS
 
 // REDUCE1: X0[0] = the sum of the int32 lanes of Z0
 #define REDUCE1 \

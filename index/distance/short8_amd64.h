@@ -10,6 +10,8 @@
 //   LOAD_CODES(length, of64), SQUARES64 and 128
 //                           the same for a query of codes and squares of differences
 
+#include "sums_amd64.h"
+
 #define QUERY  SI
 #define STRIDE CX
 #define TERM   DX
@@ -31,14 +33,6 @@
 	ADDQ  BASE, R11    \
 	ADDQ  BASE, R13    \
 	ADDQ  BASE, BX
-
-// SUMS: X0 = the sums of the four rows
-#define SUMS \
-	VPHADDD      Y1, Y0, Y0 \
-	VPHADDD      Y3, Y2, Y2 \
-	VPHADDD      Y2, Y0, Y0 \
-	VEXTRACTI128 $1, Y0, X1 \
-	VPADDD       X1, X0, X0
 
 // DISTANCES: X0 = queryTerm + the rows' terms - 2 * X0
 #define DISTANCES(queryTerm) \
@@ -95,6 +89,11 @@ done: \
 #define SUMS_AND_TERMS \
 	SUMS                           \
 	DISTANCES(queryTerm+24(FP))
+
+// SUMS_AND_TERMS_WIDE is for kernels in which TERM had another use meanwhile.
+#define SUMS_AND_TERMS_WIDE \
+	MOVQ termAt+64(FP), TERM \
+	SUMS_AND_TERMS
 
 // L2_TERM_ARGS begins
 // func(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)

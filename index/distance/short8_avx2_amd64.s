@@ -226,10 +226,11 @@ begin: \
 	ROW(STEP, length, 3, BX, Y3, begin3, last)  \
 last:
 
-// WIDE_ROWS: a kernel for all ids, four at least, with R15 codes of the query, which are
+// WIDE_ROWS: a kernel for all ids, four at least, with AX codes of the query, which are
 // widened to the frame of 8,224 bytes, from where it is aligned; meanwhile the first
 // four rows are asked for. FINISH makes keys of sums.
 #define WIDE_ROWS(widen, STEP, FINISH) \
+	MOVQ  AX, R15            \
 	VPXOR Y15, Y15, Y15      \
 	LEAQ  wide-8224(SP), R14 \
 	ADDQ  $31, R14           \
@@ -254,10 +255,6 @@ block: \
 done: \
 	VZEROUPPER               \
 	RET
-
-#define SUMS_AND_TERMS_WIDE \
-	MOVQ termAt+64(FP), TERM \
-	SUMS_AND_TERMS
 
 // WIDEN_ALL: dst = src, 32 codes at a time
 #define WIDEN_ALL(widen, block) \
@@ -292,7 +289,6 @@ TEXT ·dotU8S8ShortRowsAVX2(SB), NOSPLIT, $0-104
 //
 // query has up to 4,096 codes, and there are four ids at least.
 TEXT ·l2U8TermWideRowsAVX2(SB), 0, $8224-120
-	MOVQ query_len+8(FP), R15
 	L2_TERM_ARGS
 	WIDE_ROWS(SIGNED32, PRODUCTS_WIDE, SUMS_AND_TERMS_WIDE)
 
@@ -300,7 +296,6 @@ TEXT ·l2U8TermWideRowsAVX2(SB), 0, $8224-120
 //
 // As above.
 TEXT ·dotU8S8WideRowsAVX2(SB), 0, $8224-104
-	MOVQ query_len+8(FP), R15
 	ROWS_ARGS
 	WIDE_ROWS(SIGNED32, PRODUCTS_WIDE, SUMS)
 
@@ -308,7 +303,6 @@ TEXT ·dotU8S8WideRowsAVX2(SB), 0, $8224-104
 //
 // As above.
 TEXT ·l2U8WideRowsAVX2(SB), 0, $8224-104
-	MOVQ query_len+8(FP), R15
 	ROWS_ARGS
 	WIDE_ROWS(CODES32, SQUARES_WIDE, SUMS)
 

@@ -79,17 +79,6 @@
 	VPDPWSSD  Z6, Z6, Z2   \
 	VPDPWSSD  Z7, Z7, Z3
 
-// HALVES: Y0 to Y3 = the sums of the halves of Z0 to Z3
-#define HALVES \
-	VEXTRACTI64X4 $1, Z0, Y4 \
-	VEXTRACTI64X4 $1, Z1, Y5 \
-	VEXTRACTI64X4 $1, Z2, Y6 \
-	VEXTRACTI64X4 $1, Z3, Y7 \
-	VPADDD Y4, Y0, Y0        \
-	VPADDD Y5, Y1, Y1        \
-	VPADDD Y6, Y2, Y2        \
-	VPADDD Y7, Y3, Y3
-
 // LOAD_CODES: Z8 to Z11 = the codes, 64 or 128 of them, widened to 16 bits
 #define LOAD_CODES(length, of64) \
 	VPMOVZXBW (QUERY), Z8    \
@@ -209,9 +198,7 @@ TEXT ·l2U8TermWideRowsAVX512(SB), NOSPLIT, $0-120
 
 block:
 	PRODUCTS_WIDE(next, 8, stride+56(FP), base_base+32(FP), query_len+8(FP))
-	MOVQ termAt+64(FP), TERM
-	SUMS
-	DISTANCES(queryTerm+24(FP))
+	SUMS_AND_TERMS_WIDE
 	NEXT4(block, done)
 
 done:
