@@ -22,7 +22,7 @@ func (x *Index) build() {
 			current = newBuilder(g, x.cfg.Workers)
 			current.pace = &x.pace
 		}
-		g := x.successor()
+		g := x.acquireSuccessor()
 		switch {
 		case g == nil:
 			next = nil
@@ -41,6 +41,7 @@ func (x *Index) build() {
 			worked = current.step()
 			worked = next.step() || worked
 			worked = x.advance(next) || worked
+			g.release()
 		}
 		if !worked {
 			x.signalIdle()
@@ -68,6 +69,17 @@ func (x *Index) build() {
 		default:
 		}
 	}
+}
+
+// acquireSuccessor takes a reference to the successor, since another seal may replace
+// it while the builder is at work on it.
+func (x *Index) acquireSuccessor() *generation {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.next != nil {
+		x.next.acquire()
+	}
+	return x.next
 }
 
 // rebuildPlain begins the current generation anew, without codes.

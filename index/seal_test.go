@@ -5,6 +5,7 @@ package index
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/akidb/akidb/index/distance"
 )
@@ -35,5 +36,29 @@ func TestViewsFromBeforeASealAreRefused(t *testing.T) {
 	}
 	if n, err := x.Count(t.Context(), nil, View{Slots: 300, Applied: sealedAt}); err != nil || n != 299 {
 		t.Errorf("count at the seal: %d, %v; want 299", n, err)
+	}
+}
+
+// Goal: a seal while the graph of the one before is being built frees nothing that the
+// builder still writes, as it happens where a replica catches up on its log. Method:
+// seals in the middle of construction, on a graph large enough for batches to take a
+// while.
+func TestSealWhileTheNextGenerationIsBuilt(t *testing.T) {
+	r := seeded(t, 78)
+	const n, seals = 8000, 10
+	x := open(t, Config{Dimension: 16, Metric: distance.L2, Workers: 2}, &memory{})
+	for i, v := range clustered(r, n, 16, 30, 0.3) {
+		x.Append(Slot(i), v, nil)
+	}
+	waitIdle(t, x)
+	for i := range seals {
+		x.Seal(uint64(i+2), uint64(1000+i))
+		for g := x.successor(); g != nil && g.graphed.Load() < 2000; g = x.successor() {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	waitIdle(t, x)
+	if st := x.Status(); st.Generation != seals+1 || st.Total != n {
+		t.Errorf("generation %d of %d vectors, want %d of %d", st.Generation, st.Total, seals+1, n)
 	}
 }
