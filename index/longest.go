@@ -150,6 +150,7 @@ func (r *request) compareCut() error {
 		if rows, err = r.readMany(ids); err != nil {
 			return err
 		}
+		defer r.g.exactMeasure(&s.measure, s.query) // again, of the rows in RAM
 	}
 	s.measure.keys(rows, out)
 	for i, v := range ids {

@@ -74,3 +74,26 @@ func TestEqualLengthsAreNotRanked(t *testing.T) {
 		t.Fatalf("%d", n)
 	}
 }
+
+// Goal: with vectors on disk, those that the codes cut off leave the rest of a search
+// as it is. Method: one that the graph covers and one that it does not, which has no
+// code then.
+func TestVectorsCutOffOnDisk(t *testing.T) {
+	r := seeded(t, 104)
+	const n, dim = firstTraining + 64 + 2, 8
+	vectors := repeat(n, func(int) []float32 { return normal(r, dim, 1) })
+	for _, i := range []int{firstTraining + 10, n - 1} {
+		vectors[i] = normal(r, dim, 100)
+	}
+	x := open(t, Config{Dimension: dim, Metric: distance.Dot, VectorsOnDisk: true}, stored(vectors))
+	waitIdle(t, x)
+	if l := x.current.Load().longest.Load(); len(l.cut) != 1 {
+		t.Fatalf("%d vectors are cut off, which tests nothing", len(l.cut))
+	}
+	for _, v := range vectors {
+		want, _ := search(t, x, Query{Vector: v, K: 3, Exact: true}, all)
+		if got, _ := search(t, x, Query{Vector: v, K: 3}, all); !slices.Equal(got, want) {
+			t.Fatalf("%v, want %v", got, want)
+		}
+	}
+}
