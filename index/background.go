@@ -145,7 +145,7 @@ func (x *Index) advance(b *builder) bool {
 				next.release()
 				return false
 			}
-			next.append(current.slot(v), row, dead)
+			next.add(current.slot(v), row, dead, false)
 		}
 		next.taken++
 	}

@@ -130,16 +130,18 @@ func (g *generation) forgetGraph() {
 
 // append adds a vertex; only the appender calls it.
 func (g *generation) append(slot Slot, vector []float32, deadAt uint64) {
+	g.add(slot, vector, deadAt, g.cfg.Metric == distance.Cosine)
+}
+
+// add is append; normalize says that the vector has not been normalised yet. Doing so
+// twice may change a last bit.
+func (g *generation) add(slot Slot, vector []float32, deadAt uint64, normalize bool) {
 	v := g.total.Load()
 	g.slots.grow(int(v) + 1)
 	g.deadAt.grow(int(v) + 1)
 	g.vectors.grow(int(v) + 1)
 	row := g.vector(v)
-	if g.cfg.Metric == distance.Cosine {
-		if !distance.Normalize(row, vector) {
-			copy(row, vector)
-		}
-	} else {
+	if !normalize || !distance.Normalize(row, vector) {
 		copy(row, vector)
 	}
 	if g.norms != nil {
