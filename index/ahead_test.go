@@ -3,8 +3,11 @@
 package index
 
 import (
+	"context"
+	"errors"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -117,5 +120,56 @@ func TestNoCodesAheadForWhatIsFarOut(t *testing.T) {
 		if got, _ := search(t, x, Query{Vector: vectors[i], K: 1}, all); got[0].Slot != Slot(i) || got[0].Distance != 0 {
 			t.Errorf("%d: %v", i, got)
 		}
+	}
+}
+
+// asked is a context that does something when it is asked for the first time.
+type asked struct {
+	context.Context
+	first func()
+}
+
+func (a asked) Err() error {
+	a.first()
+	return nil
+}
+
+// Goal: a vector that is encoded while a search is under way, and is the first of which
+// codes lose something, gets its true distance. Method: the builder is held by a
+// checkpoint until the search has its codes.
+func TestCodesThatBeginToLoseDuringASearch(t *testing.T) {
+	r := seeded(t, 118)
+	const n, dim = 320, 4
+	x := open(t, Config{Dimension: dim, Metric: distance.L2, Dir: t.TempDir()}, &memory{})
+	for i := range n {
+		v := make([]float32, dim)
+		for d := range v {
+			v[d] = float32(r.IntN(256))
+		}
+		x.Append(Slot(i), v, nil)
+	}
+	waitIdle(t, x)
+	held, goOn, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	hold := sync.OnceFunc(func() {
+		close(held)
+		<-goOn
+	})
+	go func() { done <- x.Checkpoint(asked{t.Context(), hold}) }()
+	<-held
+	x.Append(n, []float32{10.4, 10.4, 10.4, 10.4}, nil)
+	encode := sync.OnceFunc(func() {
+		close(goOn)
+		for x.current.Load().codes.Load().ahead.Load() != n+1 {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	q := Query{Vector: []float32{10, 10, 10, 10}, K: 10}
+	got, _, err := x.Search(asked{t.Context(), encode}, q, all, nil)
+	if err := errors.Join(err, <-done); err != nil {
+		t.Fatal(err)
+	}
+	q.Exact = true
+	if want, _ := search(t, x, q, all); !slices.Equal(got, want) {
+		t.Errorf("results %v, exact %v", got, want)
 	}
 }

@@ -219,7 +219,10 @@ type request struct {
 // run plans and collects candidates.
 func (r *request) run() error {
 	r.s.results = r.s.results[:0]
+	var ahead uint32
 	if r.codes != nil {
+		// Before it is asked whether codes lose anything: that is said of these.
+		ahead = r.codes.ahead.Load()
 		var outside bool
 		r.lossless, outside = r.codes.queryMeasure(&r.s.measure, r.g.cfg.Metric, r.s.query)
 		if outside && r.g.disk == nil {
@@ -238,7 +241,7 @@ func (r *request) run() error {
 	}
 	if r.codes != nil {
 		// None of these is left out by the length of the list, only by its distance.
-		ahead := max(covered, r.codes.ahead.Load())
+		ahead = max(covered, ahead)
 		if err := r.scan(covered, ahead, len(r.s.results)+int(ahead-covered)); err != nil {
 			return err
 		}
