@@ -4,6 +4,7 @@ package index
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"math"
 	"math/bits"
@@ -294,13 +295,11 @@ func (e *evaluator) test(t *test) []uint64 {
 	case testExcept:
 		e.except(c, t, out)
 	case testPrefix:
-		// The end of the keys with this prefix: 0xff is above all text.
+		// The end of the keys with this prefix: 0xff is above all text, and so many
+		// are above the mark and whatever hash stand behind a prefix of longString.
 		from := c.words.search(t.prefix)
-		to := from
-		if end := append(slices.Clone(t.prefix), 0xff, 0xff); c.words.len() > 0 {
-			to = c.words.search(end)
-		}
-		c.words.or(out, from, to)
+		end := append(slices.Clone(t.prefix), bytes.Repeat([]byte{longMark}, 1+sha256.Size+1)...)
+		c.words.or(out, from, c.words.search(end))
 	case testRange:
 		col := &c.numbers
 		if t.times {

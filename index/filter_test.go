@@ -498,3 +498,23 @@ func dataDir(t testing.TB, name string) string {
 	}
 	return dir + "/" + name
 }
+
+// Goal: a prefix as long as what is kept of long strings selects all that begin with
+// it, whatever the hash of the rest. Method: so many that some hashes begin with 0xff.
+func TestPrefixOfLongStrings(t *testing.T) {
+	x := open(t, Config{Dimension: 1, Metric: distance.L2}, &memory{})
+	const n = 1000
+	prefix := strings.Repeat("a", longString)
+	for i := range n {
+		x.Append(Slot(i), []float32{1}, fmt.Appendf(nil, `{"s":"%s%d"}`, prefix, i))
+	}
+	for _, p := range []string{prefix, prefix[1:], ""} {
+		if got, err := x.Count(t.Context(), &Filter{Must: []Condition{{Key: "s", Prefix: &p}}}, all); err != nil || got != n {
+			t.Errorf("%d begin with %d bytes of it, %v; want %d", got, len(p), err, n)
+		}
+	}
+	above := prefix[1:] + "b"
+	if got, err := x.Count(t.Context(), &Filter{Must: []Condition{{Key: "s", Prefix: &above}}}, all); err != nil || got != 0 {
+		t.Errorf("%d begin with another prefix, %v", got, err)
+	}
+}
