@@ -146,7 +146,8 @@ func (g *generation) add(slot Slot, vector []float32, deadAt uint64, normalize b
 	}
 	if g.norms != nil {
 		g.norms.grow(int(v) + 1)
-		*(*float32)(g.norms.row(v)) = distance.InnerProduct(row, row)
+		// No more than a float32: the difference of two infinite ones would be no number.
+		*(*float32)(g.norms.row(v)) = min(distance.InnerProduct(row, row), math.MaxFloat32)
 	}
 	*(*uint32)(g.slots.row(v)) = uint32(slot)
 	(*atomic.Uint64)(g.deadAt.row(v)).Store(deadAt)

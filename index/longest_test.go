@@ -5,6 +5,7 @@ package index
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -94,6 +95,26 @@ func TestVectorsCutOffOnDisk(t *testing.T) {
 		want, _ := search(t, x, Query{Vector: v, K: 3, Exact: true}, all)
 		if got, _ := search(t, x, Query{Vector: v, K: 3}, all); !slices.Equal(got, want) {
 			t.Fatalf("%v, want %v", got, want)
+		}
+	}
+}
+
+// Goal: one vector whose squared length is beyond float32 spoils no search for others.
+func TestOneVectorBeyondFloat32(t *testing.T) {
+	for _, quantization := range quantizations {
+		for _, at := range []int{10, 1500} {
+			t.Run(fmt.Sprint(quantization, at), func(t *testing.T) {
+				r := seeded(t, 105)
+				const dim = 16
+				vectors := clustered(r, 4000, dim, 20, 0.3)
+				for d := range vectors[at] {
+					vectors[at][d] *= 1e20
+				}
+				x := fill(t, Config{Dimension: dim, Metric: distance.Dot, Quantization: quantization}, vectors)
+				if got := recall(t, x, clustered(r, 50, dim, 20, 0.3), Query{K: 10}, all); got < 0.98 {
+					t.Errorf("recall %.3f", got)
+				}
+			})
 		}
 	}
 }

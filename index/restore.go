@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 )
 
@@ -164,7 +165,8 @@ func (b *builder) restore(c *checkpoint, e *earlyCodes) error {
 	// A graph without codes says that they were no good; no graph says nothing but
 	// that there were too few vectors to try.
 	g.plain.Store(n > 0 && c.Coded == 0 && g.coded())
-	if n > g.total.Load() || n != g.boundary(n) || c.Generation != g.id {
+	// An infinite radius is from when lengths were not bounded: see generation.add.
+	if n > g.total.Load() || n != g.boundary(n) || c.Generation != g.id || math.IsInf(float64(math.Float32frombits(c.Radius)), 1) {
 		return fmt.Errorf("%w: %d vertices of generation %d", errForeign, n, c.Generation)
 	}
 	if n == 0 {
