@@ -518,3 +518,38 @@ func TestPrefixOfLongStrings(t *testing.T) {
 		t.Errorf("%d begin with another prefix, %v", got, err)
 	}
 }
+
+// Goal: a field whose name has dots takes nothing away from one that has its path by
+// nesting, in whatever order they come; of fields of one name the last one counts.
+func TestFieldsOfOnePath(t *testing.T) {
+	for _, c := range []struct {
+		doc, key string
+		want     []int64
+	}{
+		{`{"a":{"b":1},"a.b":2}`, "a.b", []int64{1, 2}},
+		{`{"a.b":2,"a":{"b":1}}`, "a.b", []int64{1, 2}},
+		{`{"a":{"b":{"c":1}},"a.b":2}`, "a.b.c", []int64{1}},
+		{`{"a.b":1,"a":3,"a":2}`, "a.b", []int64{1}},
+		{`{"a.b":1,"a":3,"a":2}`, "a", []int64{2}},
+		{`{"a":{"b":1},"c":[3,4],"a":{"d":2},"c":5,"a":{"d":6}}`, "a.b", nil},
+		{`{"a":{"b":1},"c":[3,4],"a":{"d":2},"c":5,"a":{"d":6}}`, "a.d", []int64{6}},
+		{`{"a":{"b":1},"c":[3,4],"a":{"d":2},"c":5,"a":{"d":6}}`, "c", []int64{5}},
+		{`{"a":[{"b":1},{"b":2,"b":3}]}`, "a.b", []int64{1, 3}},
+	} {
+		x := open(t, Config{Dimension: 1, Metric: distance.L2}, &memory{})
+		x.Append(0, []float32{1}, []byte(c.doc))
+		var got []int64
+		for i := range int64(9) {
+			n, err := x.Count(t.Context(), &Filter{Must: []Condition{{Key: c.key, Any: []Scalar{{Kind: KindInt, Int: i}}}}}, all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n > 0 {
+				got = append(got, i)
+			}
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%s: %s is %d, want %d", c.doc, c.key, got, c.want)
+		}
+	}
+}

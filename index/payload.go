@@ -19,7 +19,6 @@ type payload struct {
 
 	mu     sync.Mutex // guards the fields below
 	paths  map[string]uint32
-	names  []string
 	flat   flattener
 	lo, hi Slot // of the memtable
 	docs   int
@@ -39,7 +38,6 @@ const (
 func newPayload() *payload {
 	p := &payload{paths: map[string]uint32{}, limit: memtableDocs}
 	p.flat.intern = p.intern
-	p.flat.pathOf = func(id uint32) string { return p.names[id] }
 	p.runs.Store(&[]*run{})
 	return p
 }
@@ -48,10 +46,8 @@ func (p *payload) intern(path []byte) uint32 {
 	if id, ok := p.paths[string(path)]; ok {
 		return id
 	}
-	id := uint32(len(p.names))
-	name := string(path)
-	p.names = append(p.names, name)
-	p.paths[name] = id
+	id := uint32(len(p.paths))
+	p.paths[string(path)] = id
 	return id
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"math"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -141,17 +142,23 @@ type flattener struct {
 	at     int
 	path   []byte
 	leaves []leaf
-	text   []byte // backs leaf.str; replaced, not grown, when it is full
+	fields []field // of the objects that are being read, outermost first
+	text   []byte  // backs leaf.str; replaced, not grown, when it is full
 	intern func(path []byte) uint32
-	pathOf func(id uint32) string
 	off    uint16
 	buf    []byte
+}
+
+// field is a field of an object, and where its leaves are.
+type field struct {
+	path     uint32
+	from, to int
 }
 
 // document adds the leaves of one payload and reports whether it was sound; a
 // payload that is not a JSON object adds nothing.
 func (f *flattener) document(raw []byte, off uint16) bool {
-	f.src, f.at, f.path, f.off = raw, 0, f.path[:0], off
+	f.src, f.at, f.path, f.fields, f.off = raw, 0, f.path[:0], f.fields[:0], off
 	mark := len(f.leaves)
 	f.space()
 	if f.at < len(raw) && raw[f.at] == '{' && f.object(0) {
@@ -189,7 +196,7 @@ func (f *flattener) object(depth int) bool {
 	if f.next('}') {
 		return true
 	}
-	begin, base := len(f.leaves), len(f.path)
+	begin, base := len(f.fields), len(f.path)
 	for {
 		f.space()
 		key, ok := f.string()
@@ -202,6 +209,7 @@ func (f *flattener) object(depth int) bool {
 		f.path = append(f.path, key...)
 		id := f.intern(f.path)
 		f.dropRepeated(begin, id)
+		from := len(f.leaves)
 		state, ok := f.value(id, depth+1, false)
 		if !ok {
 			return false
@@ -209,8 +217,10 @@ func (f *flattener) object(depth int) bool {
 		if state {
 			f.leaves = append(f.leaves, leaf{path: id, off: f.off, kind: leafPresent})
 		}
+		f.fields = append(f.fields, field{id, from, len(f.leaves)})
 		f.path = f.path[:base]
 		if f.next('}') {
+			f.fields = f.fields[:begin]
 			return true
 		}
 		if !f.next(',') {
@@ -219,22 +229,21 @@ func (f *flattener) object(depth int) bool {
 	}
 }
 
-// dropRepeated forgets an earlier field of the same name in the same object: the
-// last one counts.
+// dropRepeated forgets an earlier field of the same name in the same object, whose
+// fields begin there: the last one counts. One whose name has dots may have the path of
+// another one's field; both count.
 func (f *flattener) dropRepeated(begin int, id uint32) {
-	for i := begin; i < len(f.leaves); i++ {
-		if f.leaves[i].path != id || f.leaves[i].kind != leafPresent {
-			continue
-		}
-		prefix := string(f.path) + "."
-		kept := f.leaves[:begin]
-		for _, l := range f.leaves[begin:] {
-			if l.path != id && !strings.HasPrefix(f.pathOf(l.path), prefix) {
-				kept = append(kept, l)
-			}
-		}
-		f.leaves = kept
+	i := slices.IndexFunc(f.fields[begin:], func(d field) bool { return d.path == id })
+	if i < 0 {
 		return
+	}
+	i += begin
+	gone := f.fields[i]
+	f.leaves = slices.Delete(f.leaves, gone.from, gone.to)
+	f.fields = slices.Delete(f.fields, i, i+1)
+	for j := range f.fields[i:] {
+		f.fields[i+j].from -= gone.to - gone.from
+		f.fields[i+j].to -= gone.to - gone.from
 	}
 }
 
