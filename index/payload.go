@@ -19,6 +19,7 @@ type payload struct {
 
 	mu     sync.Mutex // guards the fields below
 	paths  map[string]uint32
+	named  uint32 // numbers of paths given so far
 	flat   flattener
 	lo, hi Slot // of the memtable
 	docs   int
@@ -46,7 +47,8 @@ func (p *payload) intern(path []byte) uint32 {
 	if id, ok := p.paths[string(path)]; ok {
 		return id
 	}
-	id := uint32(len(p.paths))
+	id := p.named
+	p.named++
 	p.paths[string(path)] = id
 	return id
 }
@@ -203,6 +205,30 @@ func (p *payload) purge(end Slot, keep func(Slot) bool) {
 			p.replace([]*run{r}, joinRuns([]*run{r}, func(s Slot) bool { return s >= end || keep(s) }))
 		}
 	}
+	p.forgetPaths()
+}
+
+// forgetPaths forgets the names of paths that no document has any more: there may be a
+// new one in every document. Numbers are not given twice, since readers hold them.
+func (p *payload) forgetPaths() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	used := make(map[uint32]bool, len(p.paths))
+	for _, r := range *p.runs.Load() {
+		for id := range r.columns {
+			used[id] = true
+		}
+	}
+	for _, l := range p.flat.leaves {
+		used[l.path] = true
+	}
+	kept := make(map[string]uint32)
+	for name, id := range p.paths {
+		if used[id] {
+			kept[name] = id
+		}
+	}
+	p.paths = kept
 }
 
 func (p *payload) bytes() int64 { return p.size.Load() }

@@ -3,8 +3,12 @@
 package index
 
 import (
+	"fmt"
 	"slices"
 	"testing"
+	"time"
+
+	"github.com/akidb/akidb/index/distance"
 )
 
 // Goal: a range of numbers selects the slots it should however its ends lie to
@@ -90,5 +94,41 @@ func TestRunsStayFew(t *testing.T) {
 			t.Errorf("bursts of %d: a document was merged %.1f times", burst, times)
 		}
 		t.Logf("bursts of %d: %d runs, each document merged %.1f times", burst, len(runs), float64(merged)/docs)
+	}
+}
+
+// Goal: names of fields are forgotten with the last document that has them, and not
+// before. Method: a new one in each document; most of these are deleted.
+func TestNamesOfFieldsAreForgotten(t *testing.T) {
+	const n, last = 3000, 2990
+	x := open(t, Config{Dimension: 1, Metric: distance.L2}, &memory{})
+	for i := range n {
+		x.Append(Slot(i), []float32{1}, fmt.Appendf(nil, `{"all":1,"f":{"n%d":true}}`, i))
+	}
+	for i := range last {
+		x.Delete(Slot(i), n)
+	}
+	x.Seal(2, n+1)
+	waitIdle(t, x)
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		x.payload.mu.Lock()
+		names := len(x.payload.paths)
+		x.payload.mu.Unlock()
+		if names <= 2+n-last+memtableDocs { // what is not frozen yet is not purged
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d names, want %d at most", names, 2+n-last+memtableDocs)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	x.Append(n, []float32{1}, []byte(`{"f":{"n0":true}}`))
+	for key, want := range map[string]int{"f.n0": 1, "f.n1": 0, "f.n2999": 1, "f": n - last + 1, "all": n - last} {
+		missing := false
+		f := &Filter{Must: []Condition{{Key: key, IsMissing: &missing}}}
+		if got, err := x.Count(t.Context(), f, View{Slots: n + 1, Applied: n + 1}); err != nil || got != want {
+			t.Errorf("%d documents have %s, %v; want %d", got, key, err, want)
+		}
 	}
 }
