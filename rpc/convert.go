@@ -49,7 +49,10 @@ func distanceBound(m fsmv1.Metric, threshold float32) float32 {
 	d := threshold
 	switch m {
 	case fsmv1.Metric_METRIC_COSINE:
-		d = 1 - threshold
+		// A distance of codes has digits that its score has no room for, so that one
+		// somewhat beyond 1 - threshold may still come to the threshold.
+		t := float64(threshold)
+		d = float32(1 - t + 0x1p-23*max(1, math.Abs(t)))
 	case fsmv1.Metric_METRIC_DOT:
 		d = -threshold
 	}

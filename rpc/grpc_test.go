@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -494,3 +495,48 @@ type rawMessage struct{ b []byte }
 func (rawCodec) Marshal(v any) ([]byte, error)      { return v.(*rawMessage).b, nil }
 func (rawCodec) Unmarshal(data []byte, v any) error { v.(*rawMessage).b = data; return nil }
 func (rawCodec) Name() string                       { return "proto" }
+
+// A score can be given back as the threshold, with distances of codes too, which
+// have more digits than their scores.
+func TestScoreOfCodesReachesItself(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 8, "cosine")
+	rng := rand.New(rand.NewPCG(1, 2))
+	vector := func() []float32 {
+		v := make([]float32, 8)
+		for i := range v {
+			v[i] = rng.Float32() - 0.5
+		}
+		return v
+	}
+	batch := &collectionv1.BatchRequest{CollectionId: "c"}
+	for i := range 2000 {
+		batch.Ops = append(batch.Ops, &collectionv1.WriteOp{Op: &collectionv1.WriteOp_Insert{Insert: &collectionv1.InsertRequest{
+			DocId: fmt.Sprint("d", i), Vector: vector()}}})
+	}
+	if _, err := b.docs.Batch(t.Context(), batch); err != nil {
+		t.Fatal(err)
+	}
+	b.eventually("the graph is built", func() bool {
+		st, err := b.ops.Status(t.Context(), &clusterv1.StatusRequest{})
+		return err == nil && st.GraphIdle
+	})
+	no := false
+	for range 20 {
+		q := &collectionv1.QueryRequest{CollectionId: "c", QueryVector: vector(), TopK: 5, Rescore: &no, Ef: 500}
+		out, err := b.docs.Query(t.Context(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range out.Matches {
+			q.ScoreThreshold = &m.Distance
+			within, err := b.docs.Query(t.Context(), q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(within.Matches) <= i {
+				t.Errorf("%s is match %d with score %v, but with that for threshold there are %d", m.DocId, i+1, m.Distance, len(within.Matches))
+			}
+		}
+	}
+}
