@@ -540,3 +540,12 @@ func TestScoreOfCodesReachesItself(t *testing.T) {
 		}
 	}
 }
+
+// A NUL ends no payload: what stands behind it is text after the JSON value.
+func TestNullAndMoreIsNoPayload(t *testing.T) {
+	for _, text := range []string{"null\x00", "null\x00{}", "{}\x00", "null{}"} {
+		if raw, err := payloadOf("metadata", jsonText(text)); err == nil {
+			t.Errorf("%q is taken for %q", text, raw)
+		}
+	}
+}

@@ -134,7 +134,7 @@ func payloadOf(field string, j *collectionv1.Json) ([]byte, error) {
 	d := &jsonDecoder{buf: raw, unique: true}
 	d.asPayload()
 	switch c := d.peek(); {
-	case c == 'n' && d.literal("null") && d.peek() == 0:
+	case c == 'n' && d.literal("null") && d.peek() == 0 && d.pos == len(raw):
 		return nil, nil
 	case c != '{':
 		return nil, invalid(field, "must be a JSON object")
