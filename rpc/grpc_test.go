@@ -549,3 +549,15 @@ func TestNullAndMoreIsNoPayload(t *testing.T) {
 		}
 	}
 }
+
+func TestPatchThatGrowsTooLargeNamesItsPlaceInTheBatch(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	half := strings.Repeat("x", 40<<10)
+	b.upsert("c", "a", []float32{1}, `{"a":"`+half+`"}`)
+	r := b.do("POST", "/api/v1/collections/c/batch",
+		`{"ops":[{"upsert":{"doc_id":"b","vector":[1]}},{"patch":{"doc_id":"a","metadata":{"b":"`+half+`"}}}]}`)
+	if r.status != 400 || r.at("error", "details", "field") != "ops[1]" {
+		t.Errorf("%d %.300s", r.status, r.text)
+	}
+}

@@ -347,7 +347,8 @@ func (s *service) Batch(ctx context.Context, r *collectionv1.BatchRequest) (*col
 
 // inBatch says which write of a batch the state refused.
 func inBatch(res *fsmv1.Result, err error) error {
-	for _, sentinel := range []error{raftfsm.ErrDocumentExists, raftfsm.ErrDocumentNotFound, raftfsm.ErrVersionMismatch} {
+	for _, sentinel := range []error{raftfsm.ErrDocumentExists, raftfsm.ErrDocumentNotFound, raftfsm.ErrVersionMismatch,
+		raftfsm.ErrInvalid} {
 		if res != nil && errors.Is(err, sentinel) {
 			field := at("", "ops", int(res.GetFailedWrite()))
 			return note(fmt.Errorf("%s: %w", field, err), "field", field)
