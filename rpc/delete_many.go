@@ -117,7 +117,7 @@ func (s *service) deleteMatching(ctx context.Context, r *collectionv1.DeleteMany
 	for after := ""; ; {
 		writes, last, err := matching(ctx, c, filter, after, newest)
 		if err != nil {
-			return deleted, logIndex, err
+			return deleted, logIndex, noteCount(err, "deleted", deleted)
 		}
 		if len(writes) > 0 {
 			cmd := (&writer{rec: c.Record(), writes: writes}).command()

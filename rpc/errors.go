@@ -235,6 +235,17 @@ func retryAfter(r rule, err error) time.Duration {
 	return busyRetryAfter
 }
 
+// notApplied reports whether the class of err is that nothing happened and a
+// retry may help.
+func notApplied(err error) bool {
+	for _, r := range errorRules {
+		if errors.Is(err, r.err) {
+			return r.class == classNotApplied
+		}
+	}
+	return false
+}
+
 // withReason makes a status that has no sentinel behind it.
 func withReason(code codes.Code, reason, class, format string, args ...any) error {
 	st := status.Newf(code, format, args...)

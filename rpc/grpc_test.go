@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -19,6 +20,8 @@ import (
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/akidb/akidb/index"
+	"github.com/akidb/akidb/node"
 	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
@@ -559,5 +562,67 @@ func TestPatchThatGrowsTooLargeNamesItsPlaceInTheBatch(t *testing.T) {
 		`{"ops":[{"upsert":{"doc_id":"b","vector":[1]}},{"patch":{"doc_id":"a","metadata":{"b":"`+half+`"}}}]}`)
 	if r.status != 400 || r.at("error", "details", "field") != "ops[1]" {
 		t.Errorf("%d %.300s", r.status, r.text)
+	}
+}
+
+// lateContext says that its time is up once late does.
+type lateContext struct {
+	context.Context
+	late func() bool
+}
+
+func (c lateContext) Err() error {
+	if c.late() {
+		return context.DeadlineExceeded
+	}
+	return c.Context.Err()
+}
+
+func TestBrokenOffDeleteSaysHowMany(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	for part := range 2 {
+		batch := &collectionv1.BatchRequest{CollectionId: "c"}
+		for i := range 6000 {
+			batch.Ops = append(batch.Ops, &collectionv1.WriteOp{Op: &collectionv1.WriteOp_Insert{Insert: &collectionv1.InsertRequest{
+				DocId: fmt.Sprintf("d%d-%04d", part, i), Vector: []float32{float32(i)}, Metadata: jsonText(`{"a":1}`)}}})
+		}
+		if _, err := b.docs.Batch(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := &service{node: b.node, metrics: b.server.metrics}
+	left := func() int {
+		v, err := b.node.Read(context.Background(), node.ReadOptions{Consistency: node.Eventual})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer v.Close()
+		c, err := v.Collection("c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Len()
+	}
+	ctx := lateContext{t.Context(), func() bool { return left() < 12000 }}
+	_, err := s.DeleteMany(ctx, &collectionv1.DeleteManyRequest{CollectionId: "c", Filter: &collectionv1.Filter{
+		MustNot: []*collectionv1.Condition{{Key: "b", Match: &collectionv1.Match{Value: &collectionv1.Value{Kind: &collectionv1.Value_IntValue{IntValue: 1}}}}}}})
+	st := statusOf(err)
+	if got := metadataOf(st.Err(), "deleted"); got != "10000" {
+		t.Errorf("%d are left; %v; deleted: %q", left(), err, got)
+	}
+}
+
+// What was partly done is not of the class that says that nothing happened.
+func TestPartlyDoneIsOfUnknownOutcome(t *testing.T) {
+	for _, err := range []error{&node.OverloadedError{Budget: "disk", RetryAfter: time.Second}, node.ErrNoLeader, index.ErrViewTooOld} {
+		_, info, _, _ := details(t, noteCount(err, "deleted", 0))
+		if info.GetMetadata()["class"] != "not_applied" || info.GetMetadata()["deleted"] != "0" {
+			t.Errorf("%v with nothing done: %v", err, info)
+		}
+		code, info, _, _ := details(t, noteCount(err, "deleted", 7))
+		if code != codes.Unknown || info.GetReason() != "UNKNOWN_OUTCOME" || info.GetMetadata()["class"] != "unknown" || info.GetMetadata()["deleted"] != "7" {
+			t.Errorf("%v with 7 deleted: %v %v", err, code, info)
+		}
 	}
 }

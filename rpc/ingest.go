@@ -5,11 +5,13 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 
 	"google.golang.org/grpc"
 
+	"github.com/akidb/akidb/node"
 	"github.com/akidb/akidb/raftfsm"
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
@@ -68,8 +70,13 @@ func (s *service) IngestBatch(stream grpc.ClientStreamingServer[collectionv1.Ins
 	})
 }
 
-// noteCount adds how much of a request was done before the error.
+// noteCount adds how much of a request was done before the error. Once something
+// was, an error that says of its part that it was not applied does not say so of
+// the request.
 func noteCount(err error, what string, n uint64) error {
+	if n > 0 && notApplied(err) {
+		err = fmt.Errorf("%w: %d documents %s, then: %w", node.ErrUnknownOutcome, n, what, err)
+	}
 	return note(err, what, strconv.FormatUint(n, 10))
 }
 
