@@ -626,3 +626,22 @@ func TestPartlyDoneIsOfUnknownOutcome(t *testing.T) {
 		}
 	}
 }
+
+// Calls that only wait for our health take no room from the others.
+func TestWatchersLeaveRoom(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.MaxInFlight = 3 })
+	b.create("c", 1, "l2")
+	h := healthv1.NewHealthClient(b.conn)
+	for range 3 {
+		w, err := h.Watch(t.Context(), &healthv1.HealthCheckRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.docs.Count(t.Context(), &collectionv1.CountRequest{CollectionId: "c"}); err != nil {
+		t.Errorf("one request beside three idle health watches, bound 3: %v", err)
+	}
+}

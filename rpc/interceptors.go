@@ -49,19 +49,25 @@ func exempt(fullMethod string) bool {
 	return strings.HasPrefix(fullMethod, "/grpc.") || strings.HasPrefix(fullMethod, "/akidb.cluster.")
 }
 
+// enter counts a request. What is exempt takes no room from the others: a client
+// may watch our health on every connection for as long as it lives.
 func (g *guard) enter(fullMethod string) error {
-	n := g.inFlight.Add(1)
 	g.metrics.inFlight.Inc()
-	if n > g.maxInFlight && !exempt(fullMethod) {
-		g.leave()
+	if exempt(fullMethod) {
+		return nil
+	}
+	if g.inFlight.Add(1) > g.maxInFlight {
+		g.leave(fullMethod)
 		return fmt.Errorf("%w: bound is %d", ErrTooManyRequests, g.maxInFlight)
 	}
 	return nil
 }
 
-func (g *guard) leave() {
-	g.inFlight.Add(-1)
+func (g *guard) leave(fullMethod string) {
 	g.metrics.inFlight.Dec()
+	if !exempt(fullMethod) {
+		g.inFlight.Add(-1)
+	}
 }
 
 // call runs a unary handler: bound, deadline, recovery, then the interceptors
@@ -70,7 +76,7 @@ func (g *guard) call(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 	if err := g.enter(info.FullMethod); err != nil {
 		return nil, statusOf(err).Err()
 	}
-	defer g.leave()
+	defer g.leave(info.FullMethod)
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, defaultDeadline)
@@ -157,7 +163,7 @@ func (g *guard) interceptStream(srv any, stream grpc.ServerStream, info *grpc.St
 	if err := g.enter(info.FullMethod); err != nil {
 		return statusOf(err).Err()
 	}
-	defer g.leave()
+	defer g.leave(info.FullMethod)
 	defer g.recovered(info.FullMethod, &err)
 	for i := len(g.stream) - 1; i >= 0; i-- {
 		next, one := handler, g.stream[i]
