@@ -159,7 +159,7 @@ func jsonOf(raw []byte) *collectionv1.Json {
 
 // projectJSON keeps the named top-level fields of a stored payload, in the order
 // in which they are stored.
-func projectJSON(raw []byte, fields []string) []byte {
+func projectJSON(raw []byte, fields map[string]bool) []byte {
 	if len(raw) == 0 {
 		return nil
 	}
@@ -174,14 +174,11 @@ func projectJSON(raw []byte, fields []string) []byte {
 		if err != nil || d.expect(':') != nil || d.skip() != nil {
 			return raw
 		}
-		for _, f := range fields {
-			if f == name {
-				if len(out) > 1 {
-					out = append(out, ',')
-				}
-				out = append(out, raw[from:d.pos]...)
-				break
+		if fields[name] {
+			if len(out) > 1 {
+				out = append(out, ',')
 			}
+			out = append(out, raw[from:d.pos]...)
 		}
 		if d.peek() == ',' {
 			d.pos++

@@ -645,3 +645,23 @@ func TestWatchersLeaveRoom(t *testing.T) {
 		t.Errorf("one request beside three idle health watches, bound 3: %v", err)
 	}
 }
+
+// The fields of a payload that a query asks for are a bounded list: each name of
+// each payload found is looked up in it.
+func TestMetadataFieldsAreBounded(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	b.upsert("c", "a", []float32{1}, `{"f1":1,"g":2,"f2":3}`)
+	q := &collectionv1.QueryRequest{CollectionId: "c", QueryVector: []float32{1}, TopK: 1}
+	for i := range maxMetadataFields {
+		q.MetadataFields = append(q.MetadataFields, fmt.Sprint("f", i))
+	}
+	out, err := b.docs.Query(t.Context(), q)
+	if err != nil || string(out.Matches[0].Metadata.GetRaw()) != `{"f1":1,"f2":3}` {
+		t.Errorf("%v %v", out, err)
+	}
+	q.MetadataFields = append(q.MetadataFields, "g")
+	if _, err = b.docs.Query(t.Context(), q); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "metadata_fields") {
+		t.Errorf("one more than the bound: %v", err)
+	}
+}

@@ -33,6 +33,7 @@ const (
 	maxFilterValues   = 10_000
 	maxPayloadIndexes = raftfsm.MaxPayloadIndexes
 	maxPathBytes      = 256 // a payload field's path
+	maxMetadataFields = 1_024
 
 	// maxReplyVectorBytes bounds the vectors of one reply.
 	maxReplyVectorBytes = 64 << 20

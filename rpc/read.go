@@ -103,7 +103,7 @@ func (s *service) QueryBatch(ctx context.Context, r *collectionv1.QueryBatchRequ
 type query struct {
 	index.Query
 	project   raftfsm.Projection
-	fields    []string // of the payload; nil: all
+	fields    map[string]bool // of the payload; nil: all
 	threshold *float32
 	metric    fsmv1.Metric
 }
@@ -151,12 +151,16 @@ func queryOf(field string, r *collectionv1.QueryRequest) (*query, error) {
 		}
 	}
 	if len(r.GetMetadataFields()) > 0 {
+		if n := len(r.GetMetadataFields()); n > maxMetadataFields {
+			return nil, invalidf(join(field, "metadata_fields"), "must have at most %d elements, not %d", maxMetadataFields, n)
+		}
 		q.project.Metadata = true
-		q.fields = r.GetMetadataFields()
-		for i, f := range q.fields {
+		q.fields = make(map[string]bool, len(r.GetMetadataFields()))
+		for i, f := range r.GetMetadataFields() {
 			if f == "" || len(f) > maxPathBytes {
 				return nil, invalidf(at(field, "metadata_fields", i), "must have 1 to %d bytes", maxPathBytes)
 			}
+			q.fields[f] = true
 		}
 	}
 	return q, nil
