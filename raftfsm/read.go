@@ -31,6 +31,9 @@ type Document struct {
 type Projection struct {
 	Vector, Metadata bool
 	Times            bool // InsertedAtMs and UpdatedAtMs of matches
+	// Each, if there is one, is given each match as soon as it is read; it may cut
+	// it down, and its error ends the search.
+	Each func(*Document) error
 }
 
 // Match is a search result.
@@ -123,7 +126,16 @@ func (c *Collection) Search(ctx context.Context, q index.Query, p Projection) ([
 	out := make([]Match, len(found))
 	for i, r := range found {
 		out[i].Distance = r.Distance
+		if i%256 == 0 && ctx.Err() != nil {
+			return nil, stats, ctx.Err()
+		}
 		if err := c.read(r.Slot, p, &out[i].Document); err != nil {
+			return nil, stats, err
+		}
+		if p.Each == nil {
+			continue
+		}
+		if err := p.Each(&out[i].Document); err != nil {
 			return nil, stats, err
 		}
 	}

@@ -665,3 +665,32 @@ func TestMetadataFieldsAreBounded(t *testing.T) {
 		t.Errorf("one more than the bound: %v", err)
 	}
 }
+
+// What queries may ask for together is bounded by its bytes, payloads included.
+func TestReplyOfQueriesIsBounded(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	for part := range 2 {
+		batch := &collectionv1.BatchRequest{CollectionId: "c"}
+		for i := range 100 {
+			batch.Ops = append(batch.Ops, &collectionv1.WriteOp{Op: &collectionv1.WriteOp_Insert{Insert: &collectionv1.InsertRequest{
+				DocId: fmt.Sprintf("d%d-%03d", part, i), Vector: []float32{float32(i)}, Metadata: jsonText(`{"a":"` + strings.Repeat("x", 60<<10) + `"}`),
+			}}})
+		}
+		if _, err := b.docs.Batch(t.Context(), batch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q := &collectionv1.QueryBatchRequest{CollectionId: "c"}
+	for range 25 {
+		q.Queries = append(q.Queries, &collectionv1.QueryRequest{QueryVector: []float32{1}, TopK: 200, IncludeMetadata: true})
+	}
+	_, err := b.docs.QueryBatch(t.Context(), q)
+	if status.Code(err) != codes.InvalidArgument || reasonOf(err) != "INVALID_ARGUMENT" {
+		t.Errorf("gRPC: %s, reason %q: %v", status.Code(err), reasonOf(err), err)
+	}
+	r := b.do("POST", "/api/v1/collections/c/query_batch", `{"queries":[`+strings.Repeat(`{"query_vector":[1],"top_k":200,"include_metadata":true},`, 24)+`{"query_vector":[1],"top_k":200,"include_metadata":true}]}`)
+	if r.status != 400 {
+		t.Errorf("REST: %d, %d MiB", r.status, len(r.text)>>20)
+	}
+}

@@ -37,6 +37,8 @@ const (
 
 	// maxReplyVectorBytes bounds the vectors of one reply.
 	maxReplyVectorBytes = 64 << 20
+	// maxReplyBytes bounds the documents of one reply.
+	maxReplyBytes = 2 * maxReplyVectorBytes
 	// pageBytes ends a page of a scroll before its limit.
 	pageBytes = 16 << 20
 

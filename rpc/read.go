@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/base64"
 	"runtime"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -33,7 +34,7 @@ func (s *service) Query(ctx context.Context, r *collectionv1.QueryRequest) (*col
 	if err := q.fit("", c.Record()); err != nil {
 		return nil, err
 	}
-	matches, err := q.run(ctx, c)
+	matches, err := q.run(ctx, c, new(replyBytes), "top_k")
 	if err != nil {
 		return nil, err
 	}
@@ -82,9 +83,10 @@ func (s *service) QueryBatch(ctx context.Context, r *collectionv1.QueryBatchRequ
 	results := make([]*collectionv1.QueryResult, len(queries))
 	group, gctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
+	var reply replyBytes
 	for i, q := range queries {
 		group.Go(func() error {
-			matches, err := q.run(gctx, c)
+			matches, err := q.run(gctx, c, &reply, "queries")
 			results[i] = &collectionv1.QueryResult{Matches: matches}
 			return err
 		})
@@ -189,8 +191,28 @@ func (q *query) vectorBytes(rec *fsmv1.CollectionRecord) int {
 	return q.K * 4 * int(rec.GetDimension())
 }
 
-func (q *query) run(ctx context.Context, c *raftfsm.Collection) ([]*collectionv1.VectorMatch, error) {
-	found, _, err := c.Search(ctx, q.Query, q.project)
+// replyBytes counts what the matches of one reply take.
+type replyBytes struct{ n atomic.Int64 }
+
+// add refuses field, the part of the request that asks for too much.
+func (r *replyBytes) add(field string, d *raftfsm.Document) error {
+	if r.n.Add(int64(documentBytes(d))) > maxReplyBytes {
+		return invalidf(field, "the matches exceed the %d bytes of a reply; ask for fewer, or for less of each", maxReplyBytes)
+	}
+	return nil
+}
+
+// run searches. Matches are cut down and counted as they are read, so that what is
+// too much for a reply is never held; the error then names field.
+func (q *query) run(ctx context.Context, c *raftfsm.Collection, reply *replyBytes, field string) ([]*collectionv1.VectorMatch, error) {
+	project := q.project
+	project.Each = func(d *raftfsm.Document) error {
+		if q.fields != nil {
+			d.Metadata = projectJSON(d.Metadata, q.fields)
+		}
+		return reply.add(field, d)
+	}
+	found, _, err := c.Search(ctx, q.Query, project)
 	if err != nil {
 		return nil, err
 	}
@@ -206,11 +228,7 @@ func (q *query) run(ctx context.Context, c *raftfsm.Collection) ([]*collectionv1
 		m.DocId, m.ExternalId, m.Distance, m.Version = f.ID, f.ExternalID, score, f.Version
 		m.Vector = f.Vector
 		if q.project.Metadata {
-			raw := f.Metadata
-			if q.fields != nil {
-				raw = projectJSON(raw, q.fields)
-			}
-			m.Metadata = jsonOf(raw)
+			m.Metadata = jsonOf(f.Metadata)
 		}
 		matches = append(matches, m)
 	}
@@ -273,7 +291,7 @@ func (s *service) Fetch(ctx context.Context, r *collectionv1.FetchRequest) (*col
 	out := &collectionv1.FetchResponse{
 		AppliedIndex: v.applied, SessionToken: v.token, ServedBy: v.by, Consistency: v.consistency,
 	}
-	replyBytes := 0
+	size := 0
 	for i, id := range ids {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -285,8 +303,8 @@ func (s *service) Fetch(ctx context.Context, r *collectionv1.FetchRequest) (*col
 		if d == nil {
 			continue
 		}
-		if replyBytes += documentBytes(d); replyBytes > 2*maxReplyVectorBytes {
-			return nil, invalidf(at("", "doc_ids", i), "the documents up to here exceed the %d bytes of a reply; fetch fewer", 2*maxReplyVectorBytes)
+		if size += documentBytes(d); size > maxReplyBytes {
+			return nil, invalidf(at("", "doc_ids", i), "the documents up to here exceed the %d bytes of a reply; fetch fewer", maxReplyBytes)
 		}
 		out.Documents = append(out.Documents, vectorDocument(d))
 	}
