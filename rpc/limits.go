@@ -51,6 +51,7 @@ const (
 	maxPayloadDepth = raftfsm.MaxMetadataDepth - 1 // the scalars within count there
 	maxMessageBytes = 40 << 20
 	maxSendBytes    = 256 << 20
+	firstBodyBytes  = 256 << 10 // of a body are made room for before any has come
 	maxHeaderBytes  = 64 << 10
 	maxStreams      = 4_096 // of one connection
 	// What may be under way to the server before it has read it, of one call and of

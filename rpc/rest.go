@@ -157,7 +157,8 @@ func (b *restBody) readAll() ([]byte, error) {
 	if b.length > maxMessageBytes {
 		return nil, fmt.Errorf("%w: %d bytes, more than %d", ErrBodyTooLarge, b.length, maxMessageBytes)
 	}
-	buf := make([]byte, 0, max(512, b.length+1))
+	// What is announced takes memory only as it comes.
+	buf := make([]byte, 0, max(512, min(b.length+1, firstBodyBytes)))
 	for {
 		n, err := b.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
@@ -170,7 +171,9 @@ func (b *restBody) readAll() ([]byte, error) {
 			return nil, invalidf("", "the request body ends early: %v", err)
 		}
 		if len(buf) == cap(buf) {
-			buf = append(buf, 0)[:len(buf)]
+			more := make([]byte, len(buf), max(2*len(buf), min(4*len(buf), int(b.length)+1)))
+			copy(more, buf)
+			buf = more
 		}
 	}
 }

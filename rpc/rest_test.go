@@ -5,8 +5,10 @@ package rpc
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -430,5 +432,26 @@ func TestIDsInAnySpelling(t *testing.T) {
 	b.must("DELETE", upper, "")
 	if r := b.do("GET", "/api/v1/collections/c", ""); r.status != 404 {
 		t.Errorf("dropped: %d %s", r.status, r.text)
+	}
+}
+
+// A body takes memory as it comes, not as it is announced.
+func TestAnnouncedBodiesTakeNoMemory(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	body := &restBody{ReadCloser: io.NopCloser(strings.NewReader("{")), length: maxMessageBytes}
+	if got, err := body.readAll(); string(got) != "{" || err != nil {
+		t.Errorf("%q %v", got, err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 4<<20 {
+		t.Errorf("a body of one byte that was announced with %d took %d", maxMessageBytes, took)
+	}
+	text := strings.Repeat("0123456789", 100_000)
+	for _, length := range []int64{-1, int64(len(text))} {
+		body = &restBody{ReadCloser: io.NopCloser(strings.NewReader(text)), length: length}
+		if got, err := body.readAll(); string(got) != text || err != nil {
+			t.Errorf("%d bytes of %d with length %d: %v", len(got), len(text), length, err)
+		}
 	}
 }
