@@ -3,11 +3,15 @@
 package rpc
 
 import (
+	"fmt"
+
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // lenientCodec is gRPC's protobuf codec, but for requests that cannot be
@@ -23,16 +27,60 @@ func newCodec() lenientCodec { return lenientCodec{encoding.GetCodecV2(grpcproto
 // is refused.
 const undecodedTag = 0
 
+// freelyDecoded is how large a request may be whose messages are not counted
+// before they are decoded.
+const freelyDecoded = 256 << 10
+
 // Unmarshal implements encoding.CodecV2.
 func (c lenientCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	err := c.CodecV2.Unmarshal(data, v)
 	m, ok := v.(proto.Message)
-	if err == nil || !ok {
-		return err
+	if !ok {
+		return c.CodecV2.Unmarshal(data, v)
+	}
+	var err error
+	if data.Len() > freelyDecoded {
+		whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
+		defer whole.Free()
+		data = mem.BufferSlice{whole}
+		if left := maxObjects; !countObjects(whole.ReadOnlyData(), m.ProtoReflect().Descriptor(), 0, &left) {
+			err = fmt.Errorf("it has more than %d messages within, or more than %d levels", maxObjects, maxJSONDepth)
+		}
+	}
+	if err == nil {
+		err = c.CodecV2.Unmarshal(data, v)
+	}
+	if err == nil {
+		return nil
 	}
 	proto.Reset(m)
 	m.ProtoReflect().SetUnknown(append([]byte{undecodedTag}, err.Error()...))
 	return nil
+}
+
+// countObjects reports whether a message has at most left messages within, none of
+// them deeper than JSON may be. What is not protobuf is left to who decodes it.
+func countObjects(b []byte, d protoreflect.MessageDescriptor, depth int, left *int) bool {
+	for len(b) > 0 {
+		number, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return true
+		}
+		b = b[n:]
+		if n = protowire.ConsumeFieldValue(number, kind, b); n < 0 {
+			return true
+		}
+		fd := d.Fields().ByNumber(number)
+		if fd != nil && fd.Message() != nil && kind == protowire.BytesType {
+			if *left--; *left < 0 || depth == maxJSONDepth {
+				return false
+			}
+			if inner, _ := protowire.ConsumeBytes(b); !countObjects(inner, fd.Message(), depth+1, left) {
+				return false
+			}
+		}
+		b = b[n:]
+	}
+	return true
 }
 
 // checkDecoded refuses a request that lenientCodec has marked.

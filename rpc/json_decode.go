@@ -30,7 +30,9 @@ type jsonDecoder struct {
 	pos   int
 	depth int
 	base  int // depth at which the limit that counts begins
-	path  []pathElem
+	// objects counts the messages that were begun.
+	objects int
+	path    []pathElem
 	// unique refuses names that an object has twice; where it is not set, skip
 	// leaves that to who reads the object.
 	unique bool
@@ -157,6 +159,9 @@ func (d *jsonDecoder) asPayload() {
 }
 
 func (d *jsonDecoder) message(m protoreflect.Message) error {
+	if d.objects++; d.objects > maxObjects {
+		return d.refuse(fmt.Sprintf("the request has more than %d objects and values", maxObjects))
+	}
 	var needed uint64 // fields that have no default, by position
 	switch v := m.Interface().(type) {
 	case *collectionv1.GeoRadius:

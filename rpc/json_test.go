@@ -3,6 +3,7 @@
 package rpc
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -392,6 +396,29 @@ func TestNameSetFindsWhatComesTwice(t *testing.T) {
 				break
 			}
 			seen[name] = true
+		}
+	}
+}
+
+// A request of few bytes cannot make messages without end: an empty one takes two
+// or three bytes, and a hundred times that in memory.
+func TestObjectsOfARequestAreBounded(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	inner := `{"filter":{"must":[{}` + strings.Repeat(",{}", 1<<16) + `]}},`
+	r := b.do("POST", "/api/v1/collections/c/query_batch", `{"queries":[`+strings.Repeat(inner, 17)+`{}]}`)
+	if r.status != 400 || !strings.Contains(r.text, "more than 1048576 objects") || r.at("error", "details", "violations", 0, "field") == "queries" {
+		t.Errorf("REST: %d %.300s", r.status, r.text)
+	}
+	for _, n := range []int{maxObjects, maxObjects + 1} {
+		q := append([]byte{0x0a, 1, 'c'}, bytes.Repeat([]byte{0x12, 0}, n)...)
+		err := b.conn.Invoke(t.Context(), collectionv1.CollectionService_QueryBatch_FullMethodName, &rawMessage{q}, &rawMessage{}, grpc.ForceCodec(rawCodec{}))
+		want := "queries: must have 1 to 1000 elements"
+		if n > maxObjects {
+			want = "more than 1048576 messages"
+		}
+		if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), want) {
+			t.Errorf("gRPC with %d: %v", n, err)
 		}
 	}
 }

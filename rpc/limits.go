@@ -48,6 +48,7 @@ const (
 	ingestBatchBytes = 4 << 20
 
 	maxJSONDepth    = 100                          // of a request
+	maxObjects      = 1 << 20                      // of a request, at all levels; an empty one takes 2 bytes on the wire and 200 of memory
 	maxPayloadDepth = raftfsm.MaxMetadataDepth - 1 // the scalars within count there
 	maxMessageBytes = 40 << 20
 	maxSendBytes    = 256 << 20
