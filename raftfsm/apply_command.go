@@ -43,7 +43,10 @@ func (a *applier) command(c *command) (*fsmv1.Result, error) {
 	}
 	if known != nil {
 		if known.fingerprint != fp {
-			return a.refuse(fsmv1.Status_STATUS_REQUEST_ID_REUSED, "request id %q", id), nil
+			res := a.refuse(fsmv1.Status_STATUS_REQUEST_ID_REUSED, "request id %q", id)
+			// A proposer that looked a name up too early learns that by this.
+			res.Replayed = known.result.Status == fsmv1.Status_STATUS_COLLECTION_NOT_FOUND
+			return res, nil
 		}
 		a.f.metrics.replayed()
 		res := proto.CloneOf(known.result)

@@ -22,6 +22,8 @@ import (
 
 	"github.com/akidb/akidb/index"
 	"github.com/akidb/akidb/node"
+	"github.com/akidb/akidb/raftfsm"
+	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
@@ -692,5 +694,39 @@ func TestReplyOfQueriesIsBounded(t *testing.T) {
 	r := b.do("POST", "/api/v1/collections/c/query_batch", `{"queries":[`+strings.Repeat(`{"query_vector":[1],"top_k":200,"include_metadata":true},`, 24)+`{"query_vector":[1],"top_k":200,"include_metadata":true}]}`)
 	if r.status != 400 {
 		t.Errorf("REST: %d, %d MiB", r.status, len(r.text)>>20)
+	}
+}
+
+// A retry finds what the first try wrote, though a lagging replica took that for
+// another collection at first.
+func TestRetryAfterALateReplica(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	s := &service{node: b.node, metrics: b.server.metrics}
+	req := &collectionv1.UpsertRequest{CollectionId: "c", DocId: "a", Vector: []float32{1}, RequestId: "x"}
+	first := true
+	// What a replica does that has not applied a drop and create of the name yet.
+	res, err := s.proposeOn(t.Context(), "c", "x", func(c *raftfsm.Collection) (*fsmv1.Command, error) {
+		w := &writer{rec: c.Record(), requestID: "x"}
+		if err := w.upsert("", req); err != nil {
+			return nil, err
+		}
+		if first {
+			first = false
+			b.must("DELETE", "/api/v1/collections/c", "")
+			b.create("c", 1, "l2")
+		}
+		return w.command(), nil
+	})
+	if err != nil || b.count("c") != 1 {
+		t.Fatal(res, err)
+	}
+	again, err := b.docs.Upsert(t.Context(), req)
+	if err != nil || again.Version != res.LogIndex {
+		t.Errorf("the first try wrote version %d; sent again: %v %v", res.LogIndex, again, err)
+	}
+	req.Vector = []float32{2}
+	if _, err = b.docs.Upsert(t.Context(), req); reasonOf(err) != "REQUEST_ID_REUSED" {
+		t.Errorf("another request under the same id: %v", err)
 	}
 }

@@ -54,10 +54,13 @@ func (s *service) proposeOn(ctx context.Context, ref, requestID string,
 	if local == nil {
 		cmd.RequestId = requestID
 		res, err := s.propose(ctx, cmd)
-		if !errors.Is(err, raftfsm.ErrCollectionNotFound) {
+		// An earlier try may have been refused so, at a replica that lagged behind:
+		// it named another collection and is taken for another request.
+		early := errors.Is(err, raftfsm.ErrRequestIDReused) && res.GetReplayed()
+		if !early && !errors.Is(err, raftfsm.ErrCollectionNotFound) {
 			return res, err
 		}
-		local = err
+		local = fmt.Errorf("%w: collection %q", raftfsm.ErrCollectionNotFound, ref)
 		if requestID != "" {
 			requestID += "/again" // the refusal is remembered under the plain one
 		}
