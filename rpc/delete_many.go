@@ -7,6 +7,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/akidb/akidb/index"
 	"github.com/akidb/akidb/node"
@@ -66,7 +69,9 @@ func (s *service) deleteIDs(ctx context.Context, r *collectionv1.DeleteManyReque
 			writes = append(writes, &fsmv1.Write{Kind: fsmv1.Write_KIND_DELETE, DocId: id, SkipIfUnmet: true})
 		}
 	}
-	res, err := s.proposeOn(ctx, r.GetCollectionId(), r.GetRequestId(), func(c *raftfsm.Collection) (*fsmv1.Command, error) {
+	// The state tells deletes that may be passed over apart by their request id alone.
+	requestID := chunkID(r.GetRequestId(), writes)
+	res, err := s.proposeOn(ctx, r.GetCollectionId(), requestID, func(c *raftfsm.Collection) (*fsmv1.Command, error) {
 		return (&writer{rec: c.Record(), writes: writes}).command(), nil
 	})
 	return applied(res), res.GetLogIndex(), err
@@ -86,7 +91,7 @@ func applied(res *fsmv1.Result) (n uint64) {
 // batch an entry, each document only in the version that was found. A delete of
 // a version happens at most once whatever is sent again, but the filter must not
 // be resolved anew by a retry: documents written since the first try are not
-// meant. So a request id first commits a marker, a delete that never deletes;
+// meant. So a request id first commits a marker, a delete that is always refused;
 // its log index, the same for every try, bounds the versions to delete.
 func (s *service) deleteMatching(ctx context.Context, r *collectionv1.DeleteManyRequest) (deleted, logIndex uint64, err error) {
 	if err := checkRef(r.GetCollectionId()); err != nil {
@@ -136,13 +141,23 @@ func (s *service) deleteMatching(ctx context.Context, r *collectionv1.DeleteMany
 	}
 }
 
+// mark commits the marker: a delete of a document that must not exist, named by the
+// filter. The state always refuses it, and remembers that; another filter under the
+// same request id is another command, and REQUEST_ID_REUSED.
 func (s *service) mark(ctx context.Context, r *collectionv1.DeleteManyRequest) (uint64, error) {
-	absent := uint64(0)
+	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.GetFilter())
+	if err != nil {
+		return 0, err
+	}
+	sum, absent := sha256.Sum256(text), uint64(0)
 	res, err := s.proposeOn(ctx, r.GetCollectionId(), r.GetRequestId()+"/start", func(c *raftfsm.Collection) (*fsmv1.Command, error) {
 		return (&writer{rec: c.Record(), writes: []*fsmv1.Write{{
-			Kind: fsmv1.Write_KIND_DELETE, DocId: r.GetRequestId(), IfVersion: &absent, SkipIfUnmet: true,
+			Kind: fsmv1.Write_KIND_DELETE, DocId: "filter " + hex.EncodeToString(sum[:16]), IfVersion: &absent,
 		}}}).command(), nil
 	})
+	if errors.Is(err, raftfsm.ErrDocumentNotFound) || errors.Is(err, raftfsm.ErrVersionMismatch) {
+		err = nil
+	}
 	return res.GetLogIndex(), err
 }
 

@@ -730,3 +730,44 @@ func TestRetryAfterALateReplica(t *testing.T) {
 		t.Errorf("another request under the same id: %v", err)
 	}
 }
+
+func TestRequestIDOfFilterIsRefusedForAnother(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	b.upsert("c", "a", []float32{1}, `{"k":"a"}`)
+	f := func(v string) *collectionv1.Filter {
+		return &collectionv1.Filter{Must: []*collectionv1.Condition{{Key: "k", Match: &collectionv1.Match{
+			Value: &collectionv1.Value{Kind: &collectionv1.Value_StringValue{StringValue: v}}}}}}
+	}
+	if out, err := b.docs.DeleteMany(t.Context(), &collectionv1.DeleteManyRequest{CollectionId: "c", Filter: f("a"), RequestId: "x"}); err != nil || out.Deleted != 1 {
+		t.Fatal(out, err)
+	}
+	b.upsert("c", "b", []float32{1}, `{"k":"b"}`)
+	out, err := b.docs.DeleteMany(t.Context(), &collectionv1.DeleteManyRequest{CollectionId: "c", Filter: f("b"), RequestId: "x"})
+	if reasonOf(err) != "REQUEST_ID_REUSED" {
+		t.Errorf("filter: %v %v; %d documents are there", out, err, b.count("c"))
+	}
+}
+
+// Deletes by other ids under a request id that was used are not taken for those of
+// the first, and the same ones sent again are.
+func TestRequestIDOfDeletesIsOfTheirIDs(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	b.upsert("c", "a", []float32{1}, "")
+	b.upsert("c", "b", []float32{1}, "")
+	for range 2 {
+		out, err := b.docs.DeleteMany(t.Context(), &collectionv1.DeleteManyRequest{CollectionId: "c", DocIds: []string{"a"}, RequestId: "x"})
+		if err != nil || out.Deleted != 1 {
+			t.Fatal(out, err)
+		}
+		b.upsert("c", "a", []float32{1}, "")
+	}
+	if n := b.count("c"); n != 2 {
+		t.Errorf("%d documents: the retry deleted what was written after the first try", n)
+	}
+	out, err := b.docs.DeleteMany(t.Context(), &collectionv1.DeleteManyRequest{CollectionId: "c", DocIds: []string{"b"}, RequestId: "x"})
+	if err == nil && b.count("c") != 1 {
+		t.Errorf("acknowledged with deleted=%d, but the document is there", out.Deleted)
+	}
+}
