@@ -455,3 +455,23 @@ func TestAnnouncedBodiesTakeNoMemory(t *testing.T) {
 		}
 	}
 }
+
+// The body of a DELETE is not lost in silence: it may say if_version.
+func TestDeleteTakesNoBody(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	b.upsert("c", "a", []float32{1}, "")
+	for _, path := range []string{"/api/v1/collections/c/docs/a", "/api/v1/collections/c"} {
+		if r := b.do("DELETE", path, `{"if_version":1}`); r.status != 400 || r.at("error", "details", "reason") != "INVALID_ARGUMENT" {
+			t.Errorf("DELETE %s: %d %s", path, r.status, r.text)
+		}
+	}
+	if n := b.count("c"); n != 1 {
+		t.Errorf("%d documents are left", n)
+	}
+	for _, body := range []string{"{}", " ", ""} {
+		if r := b.do("DELETE", "/api/v1/collections/c/docs/nobody", body); r.status != 404 {
+			t.Errorf("with body %q: %d %s", body, r.status, r.text)
+		}
+	}
+}
