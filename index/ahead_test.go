@@ -160,7 +160,7 @@ func TestCodesThatBeginToLoseDuringASearch(t *testing.T) {
 	encode := sync.OnceFunc(func() {
 		close(goOn)
 		for x.current.Load().codes.Load().ahead.Load() != n+1 {
-			time.Sleep(time.Millisecond)
+			runtime.Gosched()
 		}
 	})
 	q := Query{Vector: []float32{10, 10, 10, 10}, K: 10}

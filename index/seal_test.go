@@ -4,9 +4,9 @@ package index
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/akidb/akidb/index/distance"
 )
@@ -55,7 +55,7 @@ func TestSealWhileTheNextGenerationIsBuilt(t *testing.T) {
 	for i := range seals {
 		x.Seal(uint64(i+2), uint64(1000+i))
 		for g := x.successor(); g != nil && g.graphed.Load() < 2000; g = x.successor() {
-			time.Sleep(time.Millisecond)
+			runtime.Gosched()
 		}
 	}
 	waitIdle(t, x)
