@@ -42,22 +42,55 @@ const unknownMemory = 64 << 30
 // its vector or, with vectors on disk, its codes; and more.
 func (cfg *Config) maxRows(more int) int {
 	row := 4 * cfg.Dimension
-	if cfg.VectorsOnDisk && cfg.Quantization != QuantizationNone {
+	if cfg.onDisk() {
 		row = cfg.Dimension
 	}
 	bytes := uintptr(row + 8*cfg.M + 12 + more)
 	return int(min(physicalMemory()/bytes+1, maxVertices))
 }
 
+// fewRows is how many vectors a generation has room for at first, which takes some
+// megabytes of address space; to make room for all that the machine can hold takes
+// more than the machine has of memory, and there may be thousands of collections
+// (docs/adr/0104).
+const fewRows = 4096
+
+// firstRows is how many vectors a generation is to have room for that has so many
+// now, fewRows or all.
+func (cfg *Config) firstRows(n int) int {
+	rows := fewRows
+	if cfg.onDisk() {
+		rows = firstTraining // see outgrown
+	}
+	if all := cfg.maxRows(0); 2*n >= rows || all < 2*fewRows {
+		return all
+	}
+	return rows
+}
+
+// onDisk reports whether vectors leave memory once the graph covers them.
+func (cfg *Config) onDisk() bool { return cfg.VectorsOnDisk && cfg.Quantization != QuantizationNone }
+
 // newArena reserves address space for so many rows of stride bytes, and less
 // where the address space is short.
 func newArena(stride, rows int) (*arena, error) {
 	a := &arena{stride: uintptr(stride)}
 	want := min(uintptr(stride)*uintptr(rows), maxReserve)
+	if rows <= 4*fewRows {
+		// All of it may be touched at once: the kernel makes one area of such
+		// neighbours, of which a process may have some 65,000.
+		want = (want + 0xffff) &^ 0xffff
+		var err error
+		if a.mapping, err = mmap(want, unix.PROT_READ|unix.PROT_WRITE); err != nil {
+			return nil, fmt.Errorf("index: reserve address space: %w", err)
+		}
+		a.base, a.reserved, a.committed = unsafe.Pointer(unsafe.SliceData(a.mapping)), want, want
+		return a, nil
+	}
 	want = (want + hugePage - 1) / hugePage * hugePage
 	var err error
 	for ; want >= hugePage; want /= 2 {
-		a.mapping, err = mmapReserve(want + hugePage)
+		a.mapping, err = mmap(want+hugePage, unix.PROT_NONE)
 		if err == nil {
 			break
 		}
@@ -72,8 +105,8 @@ func newArena(stride, rows int) (*arena, error) {
 	return a, nil
 }
 
-func mmapReserve(size uintptr) ([]byte, error) {
-	p, err := unix.MmapPtr(-1, 0, nil, size, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+func mmap(size uintptr, protection int) ([]byte, error) {
+	p, err := unix.MmapPtr(-1, 0, nil, size, protection, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, err
 	}

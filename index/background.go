@@ -15,11 +15,17 @@ const reclaimPause = 20 * time.Millisecond
 // build is the builder goroutine: it grows the graph of the current generation
 // and, after Seal, the next one until it can take the current one's place.
 func (x *Index) build() {
+	// The builder holds the generation that it is at work on, since the appender may
+	// replace it (see outgrown).
 	var current, next *builder
+	defer func() { current.g.release() }()
 	for {
 		worked := false
-		if g := x.current.Load(); current == nil || current.g != g {
-			current = newBuilder(g, x.cfg.Workers)
+		if current == nil || current.g != x.current.Load() {
+			if current != nil {
+				current.g.release()
+			}
+			current = newBuilder(x.acquire(), x.cfg.Workers)
 			current.pace = &x.pace
 		}
 		g := x.acquireSuccessor()
@@ -55,7 +61,7 @@ func (x *Index) build() {
 			case <-x.wake:
 			case <-later:
 			case req := <-x.checkpoints:
-				req.reply <- x.writeCheckpoint(req.ctx, x.current.Load())
+				x.answer(req)
 			case <-x.stop:
 				return
 			}
@@ -63,12 +69,19 @@ func (x *Index) build() {
 		}
 		select {
 		case req := <-x.checkpoints:
-			req.reply <- x.writeCheckpoint(req.ctx, x.current.Load())
+			x.answer(req)
 		case <-x.stop:
 			return
 		default:
 		}
 	}
+}
+
+// answer writes a checkpoint on the builder's goroutine.
+func (x *Index) answer(req checkpointRequest) {
+	g := x.acquire()
+	defer g.release()
+	req.reply <- x.writeCheckpoint(req.ctx, g)
 }
 
 // acquireSuccessor takes a reference to the successor, since another seal may replace
@@ -85,7 +98,7 @@ func (x *Index) acquireSuccessor() *generation {
 // rebuildPlain begins the current generation anew, without codes.
 func (x *Index) rebuildPlain(g *generation) {
 	defer g.poor.Store(false) // when it is seen that another one follows
-	fresh, err := newGeneration(&x.cfg, x.src, g.id, g.sealedAt)
+	fresh, err := newGeneration(&x.cfg, x.src, g.id, g.sealedAt, g.rows)
 	if err != nil {
 		x.cfg.Warn("a graph without codes was not begun", err)
 		return

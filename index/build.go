@@ -260,7 +260,7 @@ func (b *builder) retrain(trained *codec, to uint32) bool {
 		g.poor.Store(!codes.orders(b, to))
 		return true
 	}
-	fresh, err := newCodeset(trained, g.cfg)
+	fresh, err := newCodeset(trained, g.cfg, g.rows)
 	if err != nil {
 		g.cfg.Warn("the vectors could not be encoded anew", err)
 		return false

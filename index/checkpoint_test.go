@@ -102,7 +102,7 @@ func loadGeneration(t *testing.T, cfg Config, src Source) *generation {
 		t.Fatal(err)
 	}
 	x := newIndex(cfg, src)
-	g, err := newGeneration(&x.cfg, x.src, 1, 0)
+	g, err := newGeneration(&x.cfg, x.src, 1, 0, x.cfg.maxRows(0))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -353,27 +353,27 @@ type codeset struct {
 	ahead atomic.Uint32
 }
 
-func newCodeset(c *codec, cfg *Config) (*codeset, error) {
-	rows, err := newArena(c.stride, cfg.maxRows(0)+c.behind())
+func newCodeset(c *codec, cfg *Config, n int) (*codeset, error) {
+	rows, err := newArena(c.stride, n+c.behind())
 	if err != nil {
 		return nil, err
 	}
 	s := &codeset{codec: *c, rows: rows}
 	if c.form == termsApart {
-		if s.terms, err = newArena(termBytes, cfg.maxRows(0)); err != nil {
+		if s.terms, err = newArena(termBytes, n); err != nil {
 			rows.free()
 			return nil, err
 		}
 	}
 	if cfg.Quantization == QuantizationRaBitQ {
-		if s.blocks, err = newBlockset(s, cfg); err != nil {
+		if s.blocks, err = newBlockset(s, cfg, n); err != nil {
 			rows.free()
 			s.terms.free()
 			return nil, err
 		}
 	}
 	if cfg.Dimension >= minSketched && !cfg.VectorsOnDisk {
-		if s.sketches, err = newSketchset(s, cfg); err != nil {
+		if s.sketches, err = newSketchset(s, cfg, n); err != nil {
 			rows.free()
 			s.terms.free()
 			s.blocks.free()

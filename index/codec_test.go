@@ -28,7 +28,7 @@ func testKeysOnCodes(t *testing.T, short bool) {
 			t.Fatal(err)
 		}
 		cfg.VectorsOnDisk = short
-		g, err := newGeneration(&cfg, nil, 1, 0)
+		g, err := newGeneration(&cfg, nil, 1, 0, cfg.maxRows(0))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -37,7 +37,7 @@ func testKeysOnCodes(t *testing.T, short bool) {
 		for i, v := range clustered(r, n, dim, 3, 0.5) {
 			g.append(Slot(i), v, 0)
 		}
-		codes, err := newCodeset(trainCodec(g, n), &cfg)
+		codes, err := newCodeset(trainCodec(g, n), &cfg, g.rows)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,6 +23,7 @@ type generation struct {
 	id       uint64
 	sealedAt uint64 // its first vertices are the slots live at this log index
 	cfg      *Config
+	rows     int // how many vertices there is room for
 	refs     atomic.Int64
 
 	slots   *arena                  // Slot per vertex, ascending
@@ -56,9 +57,9 @@ type generation struct {
 	taken uint32
 }
 
-func newGeneration(cfg *Config, src Source, id, sealedAt uint64) (*generation, error) {
-	g := &generation{id: id, sealedAt: sealedAt, cfg: cfg}
-	if cfg.VectorsOnDisk && cfg.Quantization != QuantizationNone {
+func newGeneration(cfg *Config, src Source, id, sealedAt uint64, rows int) (*generation, error) {
+	g := &generation{id: id, sealedAt: sealedAt, cfg: cfg, rows: rows}
+	if cfg.onDisk() {
 		g.disk = &onDisk{src: src}
 	}
 	g.refs.Store(1)
@@ -66,7 +67,7 @@ func newGeneration(cfg *Config, src Source, id, sealedAt uint64) (*generation, e
 	var err error
 	make := func(a **arena, stride int) {
 		if err == nil {
-			*a, err = newArena(stride, cfg.maxRows(0))
+			*a, err = newArena(stride, rows)
 		}
 	}
 	make(&g.slots, 4)
@@ -79,7 +80,7 @@ func newGeneration(cfg *Config, src Source, id, sealedAt uint64) (*generation, e
 		make(&g.norms, 4)
 	}
 	if err == nil {
-		g.graph, err = newGraph(cfg.M, cfg.maxRows(0))
+		g.graph, err = newGraph(cfg.M, rows)
 	}
 	if err != nil {
 		g.free()
@@ -155,6 +156,14 @@ func (g *generation) add(slot Slot, vector []float32, deadAt uint64, normalize b
 		g.garbage.Add(1)
 	}
 	g.total.Store(v + 1)
+}
+
+// outgrown reports whether it is time to make room for all that the machine can hold:
+// when half of little room is taken, and now and then if there was none. With vectors on
+// disk that is before there is a graph, so that all of them are in memory still.
+func (g *generation) outgrown() bool {
+	n := int(g.total.Load())
+	return n%64 == 0 && 2*n >= g.rows && g.rows < g.cfg.maxRows(0) && (g.disk == nil || g.graphed.Load() == 0)
 }
 
 // kill marks the vertex of a slot dead; nothing happens if it has none.

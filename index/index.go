@@ -171,8 +171,24 @@ func Open(ctx context.Context, cfg Config, generation uint64, src Source) (*Inde
 	if err != nil {
 		return nil, err
 	}
+	x, err := load(ctx, cfg, generation, src, cfg.firstRows(0))
+	if errors.Is(err, errOutgrown) {
+		x, err = load(ctx, cfg, generation, src, cfg.maxRows(0))
+	}
+	if err != nil {
+		return nil, err
+	}
+	x.done.Go(x.build)
+	x.done.Go(x.mergePayload)
+	x.wake.nudge()
+	return x, nil
+}
+
+// load makes an index whose builders do not run yet, with room for so many vectors. It
+// fails with errOutgrown if there are more than half as many.
+func load(ctx context.Context, cfg Config, generation uint64, src Source, rows int) (*Index, error) {
 	x := newIndex(cfg, src)
-	g, err := newGeneration(&x.cfg, x.src, generation, 0)
+	g, err := newGeneration(&x.cfg, x.src, generation, 0, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -181,9 +197,6 @@ func Open(ctx context.Context, cfg Config, generation uint64, src Source) (*Inde
 		g.release()
 		return nil, err
 	}
-	x.done.Go(x.build)
-	x.done.Go(x.mergePayload)
-	x.wake.nudge()
 	return x, nil
 }
 
@@ -232,10 +245,43 @@ func (x *Index) Append(slot Slot, vector []float32, payload []byte) {
 		x.merge.nudge()
 	}
 	x.mu.Lock()
-	x.current.Load().append(slot, vector, 0)
+	g := x.current.Load()
+	if g.outgrown() {
+		g = x.makeRoom(g)
+	}
+	g.append(slot, vector, 0)
 	x.mu.Unlock()
 	x.pace.appended()
 	x.wake.nudge()
+}
+
+// makeRoom puts the current generation g into one that has room for all the machine can
+// hold. Its graph is built anew, the same one; searches compare all vectors, which are
+// few, until it is. It returns g if there is no room, to be tried again; x.mu is held.
+func (x *Index) makeRoom(g *generation) *generation {
+	fresh, err := newGeneration(&x.cfg, x.src, g.id, g.sealedAt, x.cfg.maxRows(0))
+	if err != nil {
+		x.cfg.Warn("there is no room for many more vectors", err)
+		return g
+	}
+	fresh.plain.Store(g.plain.Load())
+	for v := range g.total.Load() {
+		fresh.add(g.slot(v), g.vector(v), g.deadIndex(v), false)
+	}
+	if next := x.next; next != nil && next.rows < fresh.rows {
+		// It has as little room. It begins again, too.
+		x.next = nil
+		if again, err := newGeneration(&x.cfg, x.src, next.id, next.sealedAt, fresh.rows); err != nil {
+			x.cfg.Warn("the next generation is given up until the next start", err)
+		} else {
+			again.plain.Store(next.plain.Load())
+			x.next = again
+		}
+		next.release()
+	}
+	x.current.Store(fresh)
+	g.release()
+	return fresh
 }
 
 // Delete marks a slot dead from log index at on.
@@ -252,7 +298,7 @@ func (x *Index) Delete(slot Slot, at uint64) {
 // slots live at log index at, and takes over when it has caught up.
 func (x *Index) Seal(generation, at uint64) {
 	x.sealed.Store(at)
-	g, err := newGeneration(&x.cfg, x.src, generation, at)
+	g, err := newGeneration(&x.cfg, x.src, generation, at, x.cfg.firstRows(int(x.current.Load().total.Load())))
 	if err != nil {
 		x.cfg.Warn("the next generation was not begun", err)
 		return

@@ -60,7 +60,7 @@ func closedLinksChangeNothing(t *testing.T, metric distance.Metric, quantization
 			if err != nil {
 				t.Fatal(err)
 			}
-			g, err := newGeneration(&cfg, nil, 1, 0)
+			g, err := newGeneration(&cfg, nil, 1, 0, cfg.maxRows(0))
 			if err != nil {
 				t.Fatal(err)
 			}

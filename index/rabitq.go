@@ -62,12 +62,12 @@ func codeShape(dims int) (width, planes int) {
 	return max(256, (dims/2+63)&^63), 1
 }
 
-func newBlockset(s *codeset, cfg *Config) (*blockset, error) {
+func newBlockset(s *codeset, cfg *Config, rows int) (*blockset, error) {
 	links := 2 * cfg.M
 	width, planes := codeShape(s.dim)
 	b := &blockset{codes: s, groups: (links + lanes - 1) / lanes, inner: s.lifted, signCode: newSignCode(s.dim, width, planes)}
 	var err error
-	if b.rows, err = newArena(b.groups*b.blockBytes(), cfg.maxRows(b.groups*b.blockBytes())); err != nil {
+	if b.rows, err = newArena(b.groups*b.blockBytes(), min(rows, cfg.maxRows(b.groups*b.blockBytes()))); err != nil {
 		return nil, err
 	}
 	return b, nil

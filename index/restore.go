@@ -56,6 +56,9 @@ func (x *Index) findCheckpoint(g *generation) (*checkpoint, error) {
 	return c, err
 }
 
+// errOutgrown: there are more vectors than little room is for.
+var errOutgrown = errors.New("index: too many vectors for little room")
+
 // load takes the replicated state of the generation in.
 func (x *Index) load(ctx context.Context, g *generation, src Source, early *earlyCodes) error {
 	last := int64(-1)
@@ -66,6 +69,9 @@ func (x *Index) load(ctx context.Context, g *generation, src Source, early *earl
 			return fmt.Errorf("index: slot %d came after slot %d", e.Slot, last)
 		}
 		last = int64(e.Slot)
+		if g.outgrown() {
+			return errOutgrown
+		}
 		if len(e.Vector) != x.cfg.Dimension {
 			return fmt.Errorf("index: slot %d has %d dimensions, the collection has %d", e.Slot, len(e.Vector), x.cfg.Dimension)
 		}
@@ -150,7 +156,7 @@ func (c *checkpoint) codeset(g *generation) (*codeset, error) {
 	codec := newCodec(g.cfg)
 	codec.trained, codec.offset, codec.radius = c.Trained, c.offset, c.CodecRadius
 	codec.scale, codec.inverse = c.Scale, c.Inverse
-	codes, err := newCodeset(codec, g.cfg)
+	codes, err := newCodeset(codec, g.cfg, g.rows)
 	if err == nil {
 		codes.checked = c.Checked
 	}

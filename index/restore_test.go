@@ -51,7 +51,7 @@ func TestVectorsOnDiskOpenWithoutRoomForAll(t *testing.T) {
 		}
 	}}
 	x := newIndex(cfg, src)
-	if g, err = newGeneration(&x.cfg, src, 1, 0); err != nil {
+	if g, err = newGeneration(&x.cfg, src, 1, 0, x.cfg.maxRows(0)); err != nil {
 		t.Fatal(err)
 	}
 	defer g.release()

@@ -44,13 +44,13 @@ const minSketched = 129
 // 2.5 one in some thousands, for a quarter more comparisons (docs/adr/0092).
 const luck = 2.5
 
-func newSketchset(s *codeset, cfg *Config) (*sketchset, error) {
+func newSketchset(s *codeset, cfg *Config, rows int) (*sketchset, error) {
 	k := &sketchset{codes: s, rotation: newRotation(cfg.Dimension + 64)}
 	// With the distance a row is a power of two of words: it begins with a cache line
 	// or lies within one.
 	k.words = k.turned/64 - 1
 	var err error
-	if k.rows, err = newArena(8*(k.words+1), cfg.maxRows(0)); err != nil {
+	if k.rows, err = newArena(8*(k.words+1), rows); err != nil {
 		return nil, err
 	}
 	k.cosines = make([]float32, k.words*64+1)
