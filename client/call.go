@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	clusterv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/cluster/v1"
 )
 
 // kind says how a method may be retried and where it goes.
@@ -45,6 +47,12 @@ type method struct {
 // ofCluster is true for the operations API: rare calls, often the first and only
 // one of a client that knows no node yet.
 func (m method) ofCluster() bool { return strings.HasPrefix(m.name, "/akidb.cluster.") }
+
+// done is true if a refusal for this reason means that an attempt before it did what
+// was asked, where one may have been applied.
+func (m method) done(reason string) bool {
+	return m.name == clusterv1.ClusterService_RemoveMember_FullMethodName && reason == reasonNoMember
+}
 
 func (m method) short() string { return m.name[strings.LastIndexByte(m.name, '/')+1:] }
 
@@ -104,7 +112,7 @@ func do[T any, P message[T]](ctx context.Context, k *core, m method, req proto.M
 			out = P(new(T))
 			sent, err = c.attempt(ctx, e, out)
 		}
-		if err == nil {
+		if err == nil || c.maybe && m.done(judge(err, sent).reason) {
 			return out, nil
 		}
 		if err := c.next(ctx, e, err, sent); err != nil {

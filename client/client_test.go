@@ -186,6 +186,20 @@ func TestOperationsWhenUnknown(t *testing.T) {
 	}
 }
 
+// A member that the lost first attempt took out is gone: that the second finds none
+// of the name is no refusal, and says of no attempt that it did nothing.
+func TestRemovalThatHappenedIsNoRefusal(t *testing.T) {
+	fc := newFakeCluster(t, 3)
+	c := fc.open(t, nil)
+	fc.nodes[0].inject(fault{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")})
+	if _, err := c.RemoveMember(t.Context(), &clusterv1.RemoveMemberRequest{NodeId: "x"}); err != nil {
+		t.Fatalf("it is removed, yet: %v", err)
+	}
+	if _, err := c.RemoveMember(t.Context(), &clusterv1.RemoveMemberRequest{NodeId: "x"}); !IsPermanent(err) || Reason(err) != "MEMBER_NOT_FOUND" {
+		t.Fatalf("a stranger: %v", err)
+	}
+}
+
 // The first call of a new client finds the one node that can answer it.
 func TestFirstOperationGoesToANodeThatIsReady(t *testing.T) {
 	fc := newFakeCluster(t, 3)

@@ -116,7 +116,8 @@ func (c *Client) AddMember(ctx context.Context, r *clusterv1.AddMemberRequest) (
 	return do[clusterv1.AddMemberResponse](ctx, c.core, method{clusterv1.ClusterService_AddMember_FullMethodName, settle}, r, "")
 }
 
-// RemoveMember takes a node out of the cluster.
+// RemoveMember takes a node out of the cluster; NOT_FOUND if it was no member
+// before.
 func (c *Client) RemoveMember(ctx context.Context, r *clusterv1.RemoveMemberRequest) (*clusterv1.RemoveMemberResponse, error) {
 	return do[clusterv1.RemoveMemberResponse](ctx, c.core, method{clusterv1.ClusterService_RemoveMember_FullMethodName, settle}, r, "")
 }

@@ -58,7 +58,8 @@
 // caller go on later with the same id. Operations of the cluster have no request
 // id. Those that change nothing more when repeated (AddMember, RemoveMember,
 // PromoteMember, ClearAlarm, TransferLeader to a node) are tried again as a write
-// is; TransferLeader to any node, only when not applied.
+// is; TransferLeader to any node, only when not applied. RemoveMember succeeds if an
+// attempt that may have been applied is followed by one that finds no such member.
 //
 // A read never changes anything, so its errors are never of class unknown.
 package client

@@ -49,6 +49,7 @@ const (
 	reasonTooStale  = "TOO_STALE"
 	reasonShutdown  = "SHUTTING_DOWN"
 	reasonReused    = "REQUEST_ID_REUSED"
+	reasonNoMember  = "MEMBER_NOT_FOUND"
 	reasonInternal  = "INTERNAL"
 	reasonPanic     = "PANIC"
 )
@@ -218,9 +219,10 @@ func (v *verdict) byReason() {
 // request was or will be applied: the state machine or its validation spoke.
 //
 // That a request id belongs to another command says the opposite: an earlier
-// attempt got through, and resolved a name to what it then was.
+// attempt got through, and resolved a name to what it then was. That a member is
+// none now says nothing of the time before.
 func (v *verdict) settles() bool {
-	if v.reason == reasonReused {
+	if v.reason == reasonReused || v.reason == reasonNoMember {
 		return false
 	}
 	switch v.code {

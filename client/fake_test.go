@@ -43,6 +43,7 @@ type fakeCluster struct {
 	order    []string          // ids in the order of their writes
 	outcomes map[string]uint64 // request id → log index
 	leader   int               // -1: none
+	removed  map[string]bool   // members taken out
 }
 
 type fakeNode struct {
@@ -72,7 +73,7 @@ type fakeNode struct {
 }
 
 func newFakeCluster(t *testing.T, n int) *fakeCluster {
-	fc := &fakeCluster{docs: map[string]uint64{}, writes: map[string]int{}, outcomes: map[string]uint64{}}
+	fc := &fakeCluster{docs: map[string]uint64{}, writes: map[string]int{}, outcomes: map[string]uint64{}, removed: map[string]bool{}}
 	for i := range n {
 		node := &fakeNode{fc: fc, id: fmt.Sprintf("n%d", i), addr: fmt.Sprintf("n%d.test:9443", i), live: map[net.Conn]struct{}{}}
 		node.start()
@@ -369,4 +370,19 @@ func overloaded(after time.Duration) error {
 		panic(err)
 	}
 	return s.Err()
+}
+
+// RemoveMember refuses who is no member, as the servers do.
+func (n *fakeNode) RemoveMember(ctx context.Context, r *clusterv1.RemoveMemberRequest) (*clusterv1.RemoveMemberResponse, error) {
+	gone := false
+	err := n.serve(ctx, func() {
+		n.fc.mu.Lock()
+		defer n.fc.mu.Unlock()
+		gone = n.fc.removed[r.NodeId]
+		n.fc.removed[r.NodeId] = true
+	})
+	if err == nil && gone {
+		err = refusal(codes.NotFound, "MEMBER_NOT_FOUND", "class", "permanent")
+	}
+	return &clusterv1.RemoveMemberResponse{}, err
 }
