@@ -231,7 +231,7 @@ func (c *call) next(ctx context.Context, e *endpoint, err error, sent bool) erro
 	}
 	c.learn(e, &v)
 	if !c.again(&v) {
-		if c.maybe && !v.settles() {
+		if c.maybe && !v.settles(c.m) {
 			v.class = Unknown
 		}
 		return c.fail(v, err)

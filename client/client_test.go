@@ -75,6 +75,9 @@ func TestEveryErrorOfAWrite(t *testing.T) {
 		// The id is taken by what the lost attempt made of the same request: it happened.
 		{name: "unknown, then its own request id", faults: []fault{{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: refusal(codes.InvalidArgument, "REQUEST_ID_REUSED", "class", "permanent")}}, class: Unknown, attempts: 2, written: 1},
 		{name: "unknown, then refused by the state", faults: []fault{{err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: refusal(codes.AlreadyExists, "DOCUMENT_EXISTS")}}, class: Permanent, attempts: 2},
+		// What is refused by a look at the catalog says nothing of the time before.
+		{name: "unknown, then its collection is gone", faults: []fault{{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: refusal(codes.NotFound, "COLLECTION_NOT_FOUND", "class", "permanent")}}, class: Unknown, attempts: 2, written: 1},
+		{name: "unknown, then its collection is another", faults: []fault{{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: refusal(codes.InvalidArgument, "INVALID_ARGUMENT", "class", "permanent")}}, class: Unknown, attempts: 2, written: 1},
 		{name: "unknown, then denied", faults: []fault{{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: status.Error(codes.PermissionDenied, "no")}}, class: Unknown, attempts: 2, written: 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
 
 // Class says what is known of a failed call; the table in the package comment
@@ -41,17 +43,17 @@ func (c Class) String() string {
 
 // Reasons in ErrorInfo that the client acts upon.
 const (
-	reasonNotLeader = "NOT_LEADER"
-	reasonNoLeader  = "NO_LEADER"
-	reasonUnknown   = "UNKNOWN_OUTCOME"
-	reasonFenced    = "FENCED"
-	reasonCorrupt   = "CORRUPT"
-	reasonTooStale  = "TOO_STALE"
-	reasonShutdown  = "SHUTTING_DOWN"
-	reasonReused    = "REQUEST_ID_REUSED"
-	reasonNoMember  = "MEMBER_NOT_FOUND"
-	reasonInternal  = "INTERNAL"
-	reasonPanic     = "PANIC"
+	reasonNotLeader    = "NOT_LEADER"
+	reasonNoLeader     = "NO_LEADER"
+	reasonUnknown      = "UNKNOWN_OUTCOME"
+	reasonFenced       = "FENCED"
+	reasonCorrupt      = "CORRUPT"
+	reasonTooStale     = "TOO_STALE"
+	reasonShutdown     = "SHUTTING_DOWN"
+	reasonNoMember     = "MEMBER_NOT_FOUND"
+	reasonNoCollection = "COLLECTION_NOT_FOUND"
+	reasonInternal     = "INTERNAL"
+	reasonPanic        = "PANIC"
 )
 
 // The trailers that name the leader.
@@ -216,17 +218,23 @@ func (v *verdict) byReason() {
 }
 
 // settles is true if a refusal also says that no earlier attempt of the same
-// request was or will be applied: the state machine or its validation spoke.
+// request was or will be applied: the state machine spoke, which knows the request
+// by its id.
 //
-// That a request id belongs to another command says the opposite: an earlier
-// attempt got through, and resolved a name to what it then was. That a member is
-// none now says nothing of the time before.
-func (v *verdict) settles() bool {
-	if v.reason == reasonReused || v.reason == reasonNoMember {
+// What is refused before it is in the log says nothing of earlier attempts: the
+// collection may have been dropped since, or made anew with another dimension, a
+// member taken out. That a request id belongs to another command says the opposite:
+// an earlier attempt got through, and resolved a name to what it then was.
+func (v *verdict) settles(m method) bool {
+	switch v.reason {
+	case reasonNoMember:
 		return false
+	case reasonNoCollection:
+		// Only a drop finds its collection when it is applied.
+		return m.name == collectionv1.CollectionManagementService_DeleteCollection_FullMethodName
 	}
 	switch v.code {
-	case codes.InvalidArgument, codes.AlreadyExists, codes.NotFound, codes.FailedPrecondition, codes.Aborted, codes.OutOfRange:
+	case codes.AlreadyExists, codes.NotFound, codes.FailedPrecondition, codes.Aborted, codes.OutOfRange:
 		return v.class == Permanent
 	}
 	return false
