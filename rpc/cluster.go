@@ -55,7 +55,7 @@ func checkAddr(field, addr string) error {
 }
 
 func checkAlarmKind(field, kind string) error {
-	kinds := []string{node.AlarmNoSpace, node.AlarmCorrupt, node.AlarmDiverged, node.AlarmLag, node.AlarmClock}
+	kinds := []string{node.AlarmNoSpace, node.AlarmMemory, node.AlarmBacklog, node.AlarmCorrupt, node.AlarmDiverged, node.AlarmLag, node.AlarmClock}
 	if !slices.Contains(kinds, kind) {
 		return invalidf(field, "%q is none of %s", kind, strings.Join(kinds, ", "))
 	}

@@ -329,3 +329,14 @@ func TestInvalidWritesNeedNoLeader(t *testing.T) {
 		t.Errorf("wrong dimension without a majority: %v", err)
 	}
 }
+
+// Every kind of alarm that a node raises can be cleared: of a member that is dead no
+// alarm ends by itself.
+func TestEveryKindOfAlarmCanBeCleared(t *testing.T) {
+	b := newBench(t, nil)
+	for _, kind := range []string{"NOSPACE", "MEMORY", "BACKLOG", "LAG", "CLOCK", "DIVERGED", "CORRUPT"} {
+		if _, err := b.ops.ClearAlarm(t.Context(), &clusterv1.ClearAlarmRequest{Kind: kind, NodeId: "n9"}); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
