@@ -156,6 +156,56 @@ func TestImportGoesOnExactlyOnce(t *testing.T) {
 	}
 }
 
+// Only the same command goes on with an interrupted import: another prefix of ids,
+// other payloads, or another field of vectors make other documents of the same rows.
+func TestAnotherImportOfAFileBeginsAnew(t *testing.T) {
+	_, cl := startTestCluster(t, 1)
+	const rows, batch = 2000, 50
+	dir := t.TempDir()
+	path, payload := filepath.Join(dir, "a.jsonl"), filepath.Join(dir, "p.jsonl")
+	var lines, payloads []byte
+	for i := range rows {
+		lines = fmt.Appendf(lines, "{\"id\":\"d%d\",\"key\":\"k%d\",\"vector\":[%d],\"other\":[-1]}\n", i, i, i)
+		payloads = fmt.Appendf(payloads, "{\"n\":%d}\n", i)
+	}
+	for name, content := range map[string][]byte{path: lines, payload: payloads} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for what, change := range map[string]func(*importJob){
+		"prefix":   func(j *importJob) { j.file.IDField, j.idPrefix = "none", "x-" },
+		"id field": func(j *importJob) { j.file.IDField = "key" },
+		"vectors":  func(j *importJob) { j.file.VectorField = "other" },
+		"payload":  func(j *importJob) { j.payload = payload },
+		"limit":    func(j *importJob) { j.limit = 10 },
+	} {
+		job := importJob{collection: "another-" + strings.ReplaceAll(what, " ", "-"), path: path, batch: batch, inFlight: 4, stateDir: t.TempDir(), index: indexFlags{metric: "l2"}}
+		first := job
+		if _, err := first.run(t.Context(), cl, nil); err != nil {
+			t.Fatal(err)
+		}
+		// As an interrupted run leaves it: 1,000 rows are committed.
+		st, err := first.openState()
+		if err != nil {
+			t.Fatal(err)
+		}
+		st.Rows = rows / 2
+		if err := st.save(); err != nil {
+			t.Fatal(err)
+		}
+		second := job
+		change(&second)
+		want := rows
+		if second.limit > 0 {
+			want = second.limit
+		}
+		if res, err := second.run(t.Context(), cl, nil); err != nil || res.Rows != want {
+			t.Errorf("another %s: %d of %d rows were imported, begun at %d: %v", what, res.Rows, want, res.Resumed, err)
+		}
+	}
+}
+
 // Goal: a row that cannot be read costs its whole batch and nothing before it.
 // Method: files of five batches with a wrong row in the middle of the third.
 func TestImportCommitsWholeBatches(t *testing.T) {

@@ -27,7 +27,10 @@ type importState struct {
 	Modified   time.Time `json:"modified"`
 	Collection string    `json:"collection_id"`
 	Batch      int       `json:"batch"`
-	Rows       int       `json:"rows"` // committed, from the beginning
+	// Of the file of payloads, if there is one.
+	PayloadSize     int64     `json:"payload_size,omitzero"`
+	PayloadModified time.Time `json:"payload_modified,omitzero"`
+	Rows            int       `json:"rows"` // committed, from the beginning
 
 	path  string
 	saved time.Time
@@ -38,7 +41,8 @@ type importState struct {
 const saveEvery = time.Second
 
 // openState reads the state of an interrupted import of this file into this
-// collection, or begins one.
+// collection by the same command, or begins one. What makes other documents of the
+// rows, or takes other rows, is another import.
 func (j *importJob) openState() (*importState, error) {
 	file, err := filepath.Abs(j.path)
 	if err != nil {
@@ -59,9 +63,22 @@ func (j *importJob) openState() (*importState, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(file + "\x00" + j.collectionID + "\x00" + j.file.Dataset))
+	payload := ""
+	if j.payload != "" {
+		if payload, err = filepath.Abs(j.payload); err != nil {
+			return nil, err
+		}
+	}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %q %q %q %d", file, j.collectionID, j.file, payload, j.idPrefix, j.limit))
 	fresh := &importState{Run: client.NewRequestID(), File: file, Size: info.Size(), Modified: info.ModTime().UTC(),
 		Collection: j.collectionID, Batch: j.batch, path: filepath.Join(dir, hex.EncodeToString(sum[:12])+".json")}
+	if payload != "" {
+		info, err := os.Stat(payload)
+		if err != nil {
+			return nil, err
+		}
+		fresh.PayloadSize, fresh.PayloadModified = info.Size(), info.ModTime().UTC()
+	}
 	text, err := os.ReadFile(fresh.path)
 	if errors.Is(err, fs.ErrNotExist) || j.restart {
 		return fresh, fresh.save()
@@ -75,6 +92,9 @@ func (j *importJob) openState() (*importState, error) {
 	}
 	if old.Size != fresh.Size || !old.Modified.Equal(fresh.Modified) {
 		return nil, fmt.Errorf("%s changed since its import was interrupted after %d rows; --restart begins anew", j.path, old.Rows)
+	}
+	if old.PayloadSize != fresh.PayloadSize || !old.PayloadModified.Equal(fresh.PayloadModified) {
+		return nil, fmt.Errorf("%s changed since its import was interrupted after %d rows; --restart begins anew", j.payload, old.Rows)
 	}
 	if old.Batch != fresh.Batch && old.Rows > 0 {
 		return nil, fmt.Errorf("the interrupted import used --batch %d; use it again, or --restart", old.Batch)
