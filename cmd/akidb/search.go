@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/akidb/akidb/client"
+	"github.com/akidb/akidb/cmd/akidb/internal/vecfile"
 	"github.com/akidb/akidb/rpc"
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
@@ -133,8 +133,8 @@ func parseVector(text string) ([]float32, error) {
 	if !strings.HasPrefix(text, "[") {
 		text = "[" + strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' || r == '\n' || r == '\t' || r == ';' }), ",") + "]"
 	}
-	var v []float32
-	if err := json.Unmarshal([]byte(text), &v); err != nil {
+	v, err := vecfile.ParseVector([]byte(text))
+	if err != nil {
 		return nil, fmt.Errorf("the query vector: %w", err)
 	}
 	if len(v) == 0 {

@@ -60,7 +60,7 @@ func (j *jsonl) Next(row *Row) error {
 	if !ok {
 		return badFile(j.path, "row %d: no field %q (--vector-field)", at, j.o.VectorField)
 	}
-	if err := json.Unmarshal(raw, &row.Vector); err != nil {
+	if row.Vector, err = ParseVector(raw); err != nil {
 		return badFile(j.path, "row %d: field %q: %v", at, j.o.VectorField, err)
 	}
 	if j.dim == 0 {
@@ -79,6 +79,19 @@ func (j *jsonl) Next(row *Row) error {
 		row.Payload, err = json.Marshal(fields)
 	}
 	return err
+}
+
+// ParseVector reads a JSON array of numbers. encoding/json takes null for 0, and null
+// is what many writers make of NaN.
+func ParseVector(text []byte) ([]float32, error) {
+	var v []float32
+	if err := json.Unmarshal(text, &v); err != nil {
+		return nil, err
+	}
+	if before, _, found := bytes.Cut(text, []byte("null")); found {
+		return nil, fmt.Errorf("value %d is null", bytes.Count(before, []byte(",")))
+	}
+	return v, nil
 }
 
 // objectOf takes a line apart. A name that comes twice is refused: one of its

@@ -203,6 +203,7 @@ func TestBadRowsAreNamed(t *testing.T) {
 		{"b.jsonl", `{"id":1.5,"vector":[1,2]}`, `field "id"`},
 		{"c.jsonl", `{"id":1,"vec":[1,2]}`, `no field "vector"`},
 		{"d.jsonl", `{"id":1,"vector":["x"]}`, `field "vector"`},
+		{"e.jsonl", `{"id":1,"vector":[1,2]}` + "\n" + `{"id":2,"vector":[1,null]}`, `row 1: field "vector": value 1 is null`},
 		{"f.jsonl", `{"id":1,"vector":[1],"a":1,"\u0061":2}`, `row 0, at byte 0: field "a" is there twice`},
 		{"g.jsonl", `{"id":1,"vector":[1]} x`, "row 0, at byte 0: text after"},
 		{"h.jsonl", `[1]`, "row 0, at byte 0: not a JSON object"},
