@@ -165,9 +165,9 @@ func newestBefore(bumps []*history.Op, t int64) int64 {
 // written again. Operations: "insert" and "delete" of Key, and reads of all
 // kinds whose Out.Docs are the documents they returned. From the moment a delete
 // is acknowledged, or a read that began after some read had seen the document
-// misses it, no read may return it; and until a delete is attempted, an
-// acknowledged document is returned by every read that lists all of them
-// (In.Note "all").
+// misses it, no read may return it; and until a delete is attempted, a document
+// that was acknowledged or seen is returned by every read that lists all of them
+// (In.Note "all") and by every "get" of it.
 func Deleted(ops []history.Op) *Result {
 	r := newResult("deleted")
 	inserts, deletes := make(map[string]*history.Op), make(map[string]*history.Op)
@@ -179,7 +179,8 @@ func Deleted(ops []history.Op) *Result {
 			inserts[op.Key] = op
 			r.Stats[string(op.Type)+" inserts"]++
 		case op.F == "delete":
-			if d := deletes[op.Key]; d == nil || op.Call < d.Call {
+			// One that failed, or found nothing, took nothing away.
+			if d := deletes[op.Key]; op.Type != history.Fail && op.Out.Result == "" && (d == nil || op.Call < d.Call) {
 				deletes[op.Key] = op
 			}
 			everyDelete = append(everyDelete, op)
@@ -193,11 +194,64 @@ func Deleted(ops []history.Op) *Result {
 		r.unsure("no read, or no delete that was acknowledged")
 		return r
 	}
-	gone := goneAt(everyDelete, inserts)
+	there, gone := thereAt(inserts, reads), goneAt(everyDelete, inserts)
+	for _, s := range reads {
+		checkMissed(r, s, inserts, deletes, there, gone)
+	}
 	for _, s := range reads {
 		checkGone(r, s, inserts, deletes, gone)
 	}
 	return r
+}
+
+// thereAt says when each key was certainly there: its insert was acknowledged, or a
+// read that saw it returned.
+func thereAt(inserts map[string]*history.Op, reads []*history.Op) map[string]int64 {
+	there := make(map[string]int64)
+	for k, ins := range inserts {
+		if ins.Type == history.OK && ins.Out.Result == "" {
+			there[k] = ins.Return
+		}
+	}
+	for _, s := range reads {
+		for _, d := range s.Out.Docs {
+			if at, ok := there[d.ID]; !ok || s.Return < at {
+				there[d.ID] = s.Return
+			}
+		}
+	}
+	return there
+}
+
+// checkMissed looks for keys that were there before the read began and that it
+// should have returned: a delete must have been tried, and they are gone for good
+// when it returns.
+func checkMissed(r *Result, s *history.Op, inserts, deletes map[string]*history.Op, there, gone map[string]int64) {
+	if s.In.Consistency == "eventual" {
+		return
+	}
+	due := []string{s.Key}
+	if s.In.Note == "all" {
+		due = sortedKeys(there)
+	} else if s.F != "get" {
+		return
+	}
+	returned := make(map[string]bool, len(s.Out.Docs))
+	for _, d := range s.Out.Docs {
+		returned[d.ID] = true
+	}
+	for _, k := range due {
+		if at, ok := there[k]; !ok || at >= s.Call || returned[k] {
+			continue
+		}
+		if del := deletes[k]; del == nil || del.Call > s.Return {
+			r.fail("lost", []*history.Op{inserts[k], brief(s)}, "%s was there, never deleted, and is not returned", k)
+			continue
+		}
+		if at, ok := gone[k]; !ok || s.Return < at {
+			gone[k] = s.Return
+		}
+	}
 }
 
 // goneAt says when each key was certainly gone for good. A delete that found
@@ -239,16 +293,6 @@ func checkGone(r *Result, s *history.Op, inserts, deletes map[string]*history.Op
 		}
 		if d.Bad != "" {
 			r.fail("bad document", []*history.Op{brief(s)}, "%s: %s", d.ID, d.Bad)
-		}
-	}
-	if s.In.Note != "all" {
-		return
-	}
-	for _, k := range sortedKeys(inserts) {
-		ins, del := inserts[k], deletes[k]
-		untouched := del == nil || del.Call > s.Return
-		if ins.Type == history.OK && ins.Out.Result == "" && ins.Return < s.Call && untouched && !there[k] {
-			r.fail("lost", []*history.Op{ins, brief(s)}, "%s was inserted, never deleted, and is not listed", k)
 		}
 	}
 }
