@@ -284,7 +284,7 @@ func (n *Node) LimitMemory(extra int64) error {
 		return err
 	}
 	if pid == 0 {
-		return nil
+		return fmt.Errorf("cluster: %s does not run, its memory cannot be limited", n.ID)
 	}
 	rss, err := residentBytes(pid)
 	if err != nil {

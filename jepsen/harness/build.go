@@ -19,6 +19,9 @@ import (
 // build makes the binaries that the options and nemeses ask for. A folder given
 // by Options.Bin keeps them for the next run of the same sources.
 func (r *runner) build(ctx context.Context) error {
+	if r.needs.Clock && (r.o.Binary != "" || r.o.Upgraded != "") {
+		return fmt.Errorf("nemesis %s needs a server whose clock can be moved, which is built here: leave -binary and -upgraded out", r.o.Nemesis)
+	}
 	dir := r.o.Bin
 	if dir == "" {
 		dir = filepath.Join(r.o.Out, "bin")

@@ -40,7 +40,28 @@ func (r *runner) judge() (*Outcome, error) {
 		}
 		parts = append(parts, part)
 	}
-	return Combine(parts, append(r.extra, r.processes()), r.exits()), nil
+	return Combine(parts, append(r.extra, r.processes(), r.faults()), r.exits()), nil
+}
+
+// faults is unknown if one of the nemeses did nothing: the run shows nothing then of
+// how its fault is stood.
+func (r *runner) faults() *check.Result {
+	res := &check.Result{Checker: "faults", Verdict: check.Valid, Stats: map[string]int{}}
+	for _, n := range r.nemeses {
+		if n.Inject == nil {
+			continue
+		}
+		res.Stats[n.Name] = 0
+		for _, e := range r.lanes[0].rec.Events() { // the faults are in every history
+			if e.Process == history.NemesisProcess && e.F == n.Name && strings.HasPrefix(e.Value.Note, "start: ") {
+				res.Stats[n.Name]++
+			}
+		}
+		if res.Stats[n.Name] == 0 {
+			res.Verdict, res.Note = check.Unknown, n.Name+" did nothing"
+		}
+	}
+	return res
 }
 
 func (r *runner) exits() []cluster.Exit {
