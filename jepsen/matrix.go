@@ -68,7 +68,11 @@ func matrix(ctx context.Context, args []string) (int, error) {
 	began, worst, seed := time.Now(), check.Valid, o.Seed
 	for _, n := range nemesisNames(m.nemeses) {
 		for _, w := range list {
-			if ctx.Err() != nil || !m.again && done(rows, w, n) {
+			if ctx.Err() != nil {
+				continue
+			}
+			if r := done(rows, w, n); r != nil && !m.again {
+				worst = check.Worse(worst, r.Verdict)
 				continue
 			}
 			if time.Since(began) > m.budget {
@@ -150,14 +154,15 @@ func matrixRun(ctx context.Context, o harness.Options, m *matrixFlags) *matrixRo
 	return r
 }
 
-// done says whether a row has the run; one that ended in an error is not done.
-func done(rows []*matrixRow, workloads, nemesis string) bool {
-	for _, r := range rows {
+// done is the newest row that has the run, nil if there is none; one that ended in an
+// error is not done.
+func done(rows []*matrixRow, workloads, nemesis string) *matrixRow {
+	for _, r := range slices.Backward(rows) {
 		if r.Workloads == workloads && r.Nemesis == nemesis && r.Error == "" {
-			return true
+			return r
 		}
 	}
-	return false
+	return nil
 }
 
 func readRows(name string) ([]*matrixRow, error) {

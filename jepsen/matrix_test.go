@@ -40,7 +40,7 @@ func TestMatrixGoesOnWhereItEnded(t *testing.T) {
 		t.Fatalf("%d rows, %v", len(got), err)
 	}
 	for nemesis, want := range map[string]bool{"kill-one": true, "power": true, "slow+lossy": false, "none": false} {
-		if done(got, "all", nemesis) != want {
+		if (done(got, "all", nemesis) != nil) != want {
 			t.Errorf("%s: done is %v", nemesis, !want)
 		}
 	}
@@ -73,6 +73,34 @@ func TestHistoriesOfARunAreFound(t *testing.T) {
 		files, err := historiesIn(filepath.Join(dir, path))
 		if len(files) != want && err == nil || (err == nil) != (want > 0) {
 			t.Errorf("%s: %v, %v, want %d", path, files, err, want)
+		}
+	}
+}
+
+// The status of a matrix is that of all its runs, also of those that were done before
+// it was interrupted; of several runs of a pair the newest counts.
+func TestMatrixRemembersWhatWasInvalid(t *testing.T) {
+	for _, tt := range []struct {
+		verdicts []check.Verdict
+		status   int
+	}{
+		{[]check.Verdict{check.Valid}, 0},
+		{[]check.Verdict{check.Invalid}, 1},
+		{[]check.Verdict{check.Unknown}, 2},
+		{[]check.Verdict{check.Invalid, check.Valid}, 0},
+	} {
+		dir := t.TempDir()
+		var rows []*matrixRow
+		for _, v := range tt.verdicts {
+			rows = append(rows, &matrixRow{Workloads: "set", Nemesis: "kill-one", Verdict: v, Figures: &report.Figures{}, Outcome: &harness.Outcome{Verdict: v}})
+		}
+		rows = append(rows, &matrixRow{Workloads: "set", Nemesis: "none", Verdict: check.Invalid, Figures: &report.Figures{}, Outcome: &harness.Outcome{}}) // not asked for
+		if err := writeRows(dir, rows); err != nil {
+			t.Fatal(err)
+		}
+		status, err := matrix(t.Context(), []string{"-workloads", "set", "-nemeses", "kill-one", "-out", dir})
+		if err != nil || status != tt.status {
+			t.Errorf("%v: status %d, %v, want %d", tt.verdicts, status, err, tt.status)
 		}
 	}
 }
