@@ -114,6 +114,31 @@ func Observed(ops []history.Op, reads, writes func(*history.Op) bool) *Result {
 	return r
 }
 
+// noteAll is the note of a read that lists all documents.
+const noteAll = "all"
+
+// Whole checks what each operation shows by itself: a reply that makes sense, and
+// documents whose vector and payload belong together. Whoever met another notes it.
+func Whole(ops []history.Op) *Result {
+	r := newResult("whole")
+	for i := range ops {
+		op := &ops[i]
+		if op.Type != history.OK {
+			continue
+		}
+		r.Stats["operations"]++
+		if note := op.Out.Note; note != "" && note != noteAll {
+			r.fail("bad reply", []*history.Op{brief(op)}, "%s", note)
+		}
+		for _, d := range op.Out.Docs {
+			if d.Bad != "" {
+				r.fail("bad document", []*history.Op{brief(op)}, "%s: %s", d.ID, d.Bad)
+			}
+		}
+	}
+	return r
+}
+
 // sortedKeys are the keys of m in order, so that reports do not depend on chance.
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
 	keys := make([]K, 0, len(m))

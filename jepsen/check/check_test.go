@@ -69,6 +69,16 @@ func TestBankChecker(t *testing.T) {
 	}, func(ops []history.Op) *Result { return Bank(ops, 2, 10) })
 }
 
+func TestWholeChecker(t *testing.T) {
+	bad := history.Value{Docs: []history.Doc{{ID: "a", N: 1}, {ID: "b", N: 2, Bad: "the vector is not that of 2"}}}
+	runVerdicts(t, []verdictTest{
+		{"whole", Valid, "", []history.Op{at(1, 1, 2, "scan", "", none, history.Value{Note: "all", Docs: docs("a", 1).Docs})}},
+		{"one of a list is not", Invalid, "bad document", []history.Op{at(1, 1, 2, "scan", "", none, bad)}},
+		{"one read alone is not", Invalid, "bad reply", []history.Op{at(1, 1, 2, "read", "a", none, history.Value{N: 1, Note: "the vector is not that of 1"})}},
+		{"nothing was learnt", Valid, "", []history.Op{at(1, 1, -2, "read", "a", none, none)}},
+	}, Whole)
+}
+
 func TestSessionChecker(t *testing.T) {
 	seen := func(v int64, applied uint64) history.Value { return history.Value{N: v, Applied: applied} }
 	runVerdicts(t, []verdictTest{
@@ -238,6 +248,11 @@ func TestOnceChecker(t *testing.T) {
 		}},
 		{"forgotten", Invalid, "own insert refused", []history.Op{
 			at(1, 1, 2, "send", "", n(1), result("exists")),
+			at(2, 7, 8, "scan", "", none, docs("b", 1)),
+		}},
+		{"refused as another's", Invalid, "own request refused", []history.Op{
+			at(1, 1, 2, "send", "", n(1), answers(5)),
+			at(1, 3, 4, "resend", "", n(1), result("reused")),
 			at(2, 7, 8, "scan", "", none, docs("b", 1)),
 		}},
 		{"applied twice", Invalid, "applied twice", []history.Op{

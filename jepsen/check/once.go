@@ -70,6 +70,9 @@ func checkAnswers(r *Result, op *history.Op) {
 	if op.Type == history.OK && op.Out.Result == "exists" {
 		r.fail("own insert refused", []*history.Op{op}, "nobody else inserts %d: an earlier try was applied and forgotten", op.In.N)
 	}
+	if op.Type == history.OK && op.Out.Result == "reused" {
+		r.fail("own request refused", []*history.Op{op}, "nobody else uses the request id of %d, and the request is the same", op.In.N)
+	}
 	for _, v := range op.Out.Versions {
 		if v != op.Out.Versions[0] {
 			r.fail("two answers to one request", []*history.Op{op}, "versions %v", op.Out.Versions)

@@ -209,7 +209,7 @@ func (d *DB) Get(_ context.Context, r *cv1.GetRequest) (*cv1.GetResponse, error)
 		}
 		out := &cv1.GetResponse{AppliedIndex: s.index, SessionToken: token(s.index)}
 		if doc, ok := c.docs[r.GetDocId()]; ok {
-			out.Document = doc.proto()
+			out.Document = d.shown(doc)
 		}
 		return out, nil
 	})
@@ -224,8 +224,8 @@ func (d *DB) Fetch(_ context.Context, r *cv1.FetchRequest) (*cv1.FetchResponse, 
 		}
 		out := &cv1.FetchResponse{AppliedIndex: s.index}
 		for _, id := range r.GetDocIds() {
-			if doc, ok := c.docs[id]; ok {
-				out.Documents = append(out.Documents, doc.proto())
+			if doc, ok := c.docs[id]; ok && !(d.fault == ShortFetch && d.warm() && d.chance(0.05)) {
+				out.Documents = append(out.Documents, d.shown(doc))
 			}
 		}
 		return out, nil
@@ -252,7 +252,7 @@ func (d *DB) Scroll(_ context.Context, r *cv1.ScrollRequest) (*cv1.ScrollRespons
 		}
 		out := &cv1.ScrollResponse{AppliedIndex: s.index}
 		for _, id := range slices.Sorted(maps.Keys(c.docs)) {
-			out.Documents = append(out.Documents, c.docs[id].proto())
+			out.Documents = append(out.Documents, d.shown(c.docs[id]))
 		}
 		return out, nil
 	})

@@ -38,6 +38,9 @@ const (
 	LyingErrors  Fault = "lying-errors"  // writes that happened are reported as not applied
 	BadSessions  Fault = "bad-sessions"  // session tokens are ignored
 	LeakyCatalog Fault = "leaky-catalog" // a new collection keeps the documents of the old one
+	TornReads    Fault = "torn-reads"    // reads by id and lists return a vector that is not the document's now and then
+	ShortFetch   Fault = "short-fetch"   // a fetch leaves a document out now and then
+	ForgetsLate  Fault = "forgets-late"  // a request sent again is refused as another one's now and then
 )
 
 // DB is the database. All its methods are safe for concurrent use.
@@ -134,6 +137,9 @@ func write[T any](d *DB, requestID string, f func(s *state, index uint64) (T, er
 		return zero, fail(codes.Unavailable, "NO_LEADER", "not_applied")
 	}
 	if got, ok := d.done[requestID]; ok && requestID != "" && d.fault != DoubleApply {
+		if d.fault == ForgetsLate && d.chance(0.2) {
+			return zero, fail(codes.InvalidArgument, "REQUEST_ID_REUSED", "permanent")
+		}
 		return got.(T), nil
 	}
 	lostRequest := d.chance(d.unknown / 2)
@@ -234,6 +240,15 @@ func raw(p map[string]json.RawMessage) *cv1.Json {
 		panic("fake: " + err.Error()) // it was decoded from JSON
 	}
 	return &cv1.Json{Raw: b}
+}
+
+// shown is a document as a read by id or a list returns it; the caller holds mu.
+func (d *DB) shown(doc document) *cv1.VectorDocument {
+	if d.fault == TornReads && d.warm() && d.chance(0.05) {
+		doc.vector = slices.Clone(doc.vector)
+		doc.vector[0]++
+	}
+	return doc.proto()
 }
 
 func (doc document) proto() *cv1.VectorDocument {

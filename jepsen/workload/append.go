@@ -21,8 +21,10 @@ func Append() *Workload {
 		Setup: func(ctx context.Context, db DB) error {
 			return createCollection(ctx, db, appendCollection, smallDims)
 		},
-		New:   func(w *Worker) Client { return &appendClient{w} },
-		Check: func(ops []history.Op, _ CheckOptions) []*check.Result { return []*check.Result{check.Append(ops)} },
+		New: func(w *Worker) Client { return &appendClient{w} },
+		Check: func(ops []history.Op, _ CheckOptions) []*check.Result {
+			return []*check.Result{check.Append(ops), check.Whole(ops)}
+		},
 	}
 }
 
@@ -96,7 +98,7 @@ func transact(ctx context.Context, conn Conn, mops []history.Mop) (history.Value
 	for _, d := range resp.GetDocuments() {
 		p, err := decode(d.GetMetadata())
 		if err != nil {
-			return history.Value{}, notSent(err)
+			return history.Value{Note: err.Error()}, nil // the checker objects
 		}
 		lists[d.GetDocId()], versions[d.GetDocId()] = p.List, d.GetVersion()
 	}

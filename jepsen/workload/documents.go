@@ -149,6 +149,7 @@ func Search() *Workload {
 				check.Linearizable("linearizable", check.SearchOps(ops, tracked), check.LinearOptions{Timeout: o.Timeout, HTML: o.HTML}),
 				check.Searches(ops),
 				check.Versions(ops),
+				check.Whole(ops),
 			}
 		},
 	}

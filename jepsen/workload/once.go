@@ -108,6 +108,10 @@ func sendAll(ctx context.Context, conns []Conn, req *cv1.InsertRequest, together
 			out.Result = res // nobody else inserts this document: the checker objects
 			continue
 		}
+		if Reason(r.err) == reasonRequestIDReused {
+			out.Result = "reused" // nobody else uses this id: so too
+			continue
+		}
 		errs = append(errs, r.err)
 		if Classify(false, r.err) == history.Info {
 			unknown = append(unknown, r.err)

@@ -28,6 +28,7 @@ func registers(name string) *Workload {
 			return []*check.Result{
 				check.Linearizable("linearizable", check.RegisterOps(ops), check.LinearOptions{Timeout: o.Timeout, HTML: o.HTML}),
 				check.Versions(ops),
+				check.Whole(ops),
 				check.Observed(ops, isF("read"), isF("write", "insert", "cas", "patch")),
 			}
 		},

@@ -18,7 +18,9 @@ func Session() *Workload {
 		About: "counters with one writer each, read on any replica with a session token: own writes are seen, nothing goes back",
 		Setup: setupCounters("session"),
 		New:   func(w *Worker) Client { return &counterClient{w: w, consistency: "session"} },
-		Check: func(ops []history.Op, _ CheckOptions) []*check.Result { return []*check.Result{check.Session(ops)} },
+		Check: func(ops []history.Op, _ CheckOptions) []*check.Result {
+			return []*check.Result{check.Session(ops), check.Whole(ops)}
+		},
 	}
 }
 
@@ -37,7 +39,7 @@ func Bounded() *Workload {
 		Setup: setupCounters("bounded"),
 		New:   func(w *Worker) Client { return &counterClient{w: w, consistency: "bounded"} },
 		Check: func(ops []history.Op, _ CheckOptions) []*check.Result {
-			return []*check.Result{check.Bounded(ops, slackMs)}
+			return []*check.Result{check.Bounded(ops, slackMs), check.Whole(ops)}
 		},
 	}
 }
@@ -97,7 +99,7 @@ func (c *counterClient) readOp(k string, conn Conn, consistency string) *Op {
 			if d := resp.GetDocument(); d != nil {
 				p, err := decode(d.GetMetadata())
 				if err != nil {
-					return out, err
+					out.Note = err.Error() // the checker objects
 				}
 				out.N, out.Version = p.N, d.GetVersion()
 			}

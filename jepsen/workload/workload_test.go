@@ -163,6 +163,9 @@ func TestEveryFaultIsCaught(t *testing.T) {
 		fake.LyingErrors:  {"register", "set", "append", "search"},
 		fake.BadSessions:  {"session"},
 		fake.LeakyCatalog: {"catalog"},
+		fake.TornReads:    {"set", "bank", "delete", "search", "once"},
+		fake.ShortFetch:   {"bank", "append"},
+		fake.ForgetsLate:  {"once"},
 	} {
 		for _, name := range names {
 			t.Run(string(fault)+"/"+name, func(t *testing.T) {
