@@ -345,5 +345,7 @@ func TestAppendChecker(t *testing.T) {
 			txn(3, 5, 6, "r", "x", l(1, 1)),
 		}},
 		{"from nowhere", Invalid, "from nowhere", []history.Op{txn(3, 5, 6, "r", "x", l(7))}},
+		{"nothing was written", Unknown, "", []history.Op{txn(1, 1, -2, "a", "x", 1), txn(3, 5, 6, "r", "x", l())}},
+		{"nothing was read", Unknown, "", []history.Op{txn(1, 1, 2, "a", "x", 1)}},
 	}, Append)
 }

@@ -30,9 +30,8 @@ func Append(ops []history.Op) *Result {
 		r.Stats[string(op.Type)+" txns"]++
 		g.add(op)
 	}
-	if r.Stats["ok txns"] == 0 {
-		r.unsure("no transaction succeeded")
-		return r
+	if r.Stats["ok reads"] == 0 || r.Stats["ok appends"] == 0 {
+		r.unsure("no read, or no append that was acknowledged")
 	}
 	g.inferOrders()
 	g.connect()
@@ -73,6 +72,9 @@ func (g *txnGraph) add(op *history.Op) {
 	id := len(g.txns)
 	g.txns = append(g.txns, op)
 	for _, m := range mops(op) {
+		if op.Type == history.OK {
+			g.r.Stats["ok "+map[string]string{"r": "reads", "append": "appends"}[m.F]]++
+		}
 		if m.F != "append" {
 			continue
 		}
