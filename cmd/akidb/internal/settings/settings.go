@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -208,10 +209,33 @@ func Load(flags *pflag.FlagSet, environ []string) (*Serve, error) {
 func (c *Serve) take(merged *koanf.Koanf, s setting, source string) error {
 	value := merged.Get(s.key)
 	c.Origins = append(c.Origins, Origin{s.key, fmt.Sprint(value), source})
-	if c.decode(s.key, value) == nil {
+	if fits(s.def, value) && c.decode(s.key, value) == nil {
 		return nil
 	}
 	return errors.Join(fmt.Errorf("%s from %s: %q is not %s", s.key, source, fmt.Sprint(value), wants(s.def)), c.decode(s.key, s.def))
+}
+
+// fits refuses values of a file that the decoder would bend: a fraction or a truth to
+// a whole number or a text, a number to nanoseconds, a size below zero. Text is left to the
+// decoder.
+func fits(def, value any) bool {
+	switch v := value.(type) {
+	case string:
+		return true
+	case int64:
+		switch def.(type) {
+		case bool:
+			return false
+		case time.Duration:
+			return v == 0
+		case Bytes:
+			return v >= 0
+		}
+		return true
+	case float64:
+		return false
+	}
+	return reflect.TypeOf(value) == reflect.TypeOf(def)
 }
 
 func (c *Serve) decode(key string, value any) error {

@@ -94,6 +94,14 @@ func TestErrorsNameTheKey(t *testing.T) {
 		{args: append(tls, "--max-apply-lag", "-4"), want: "max_apply_lag from flag"},
 		{args: append(tls, "--election-timeout", "100ms"), want: "--election-timeout 100ms is below --heartbeat-timeout"},
 		{args: append(tls, "--shutdown-timeout", "0s"), want: "--shutdown-timeout"},
+		{file: "shutdown_timeout = 20", args: tls, want: `shutdown_timeout from`},
+		{file: "max_voters = 2.7", args: tls, want: `"2.7" is not a whole number`},
+		{file: "max_voters = true", args: tls, want: `"true" is not a whole number`},
+		{file: "max_memory = -1", args: tls, want: `"-1" is not a size`},
+		{file: "max_memory = 1.5", args: tls, want: `"1.5" is not a size`},
+		{file: "insecure_dev = 7", args: tls, want: `"7" is not true or false`},
+		{file: "zone = 1.10", args: tls, want: `is not text`},
+		{file: "node_id = true", args: tls, want: `"true" is not text`},
 	} {
 		if _, err := load(t, tc.file, tc.env, tc.args...); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%q %q %q: got %v, want %q", tc.file, tc.env, tc.args, err, tc.want)
@@ -120,6 +128,18 @@ func TestAllErrorsAtOnce(t *testing.T) {
 	}
 	if i := slices.IndexFunc(c.Origins, func(o Origin) bool { return o.Key == "max_voters" }); i < 0 || c.Origins[i].Value != "many" {
 		t.Errorf("max_voters is shown as %v", c.Origins)
+	}
+}
+
+// What a file may say without quotes: 0 turns off what takes a duration, sizes are
+// bytes, and a number is a text too.
+func TestNumbersInAFile(t *testing.T) {
+	c, err := load(t, "insecure_dev = true\nscrub_interval = 0\nmax_memory = 1024\nmax_voters = 3\nzone = 5\nleave_on_stop = \"true\"\n", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.ScrubInterval != 0 || c.MaxMemory != 1024 || c.MaxVoters != 3 || c.Zone != "5" || !c.LeaveOnStop {
+		t.Fatalf("%+v", c)
 	}
 }
 
