@@ -102,6 +102,11 @@ func TestErrorsNameTheKey(t *testing.T) {
 		{file: "insecure_dev = 7", args: tls, want: `"7" is not true or false`},
 		{file: "zone = 1.10", args: tls, want: `is not text`},
 		{file: "node_id = true", args: tls, want: `"true" is not text`},
+		{args: append(tls, "--trailing-logs", "0"), want: "--trailing-logs"},
+		{args: append(tls, "--trailing-log-bytes", "0"), want: "--trailing-log-bytes"},
+		{args: append(tls, "--snapshot-threshold", "0"), want: "--snapshot-threshold"},
+		{args: append(tls, "--index-workers", "-1"), want: "--index-workers"},
+		{args: append(tls, "--max-index-backlog", "-1"), want: "--max-index-backlog"},
 	} {
 		if _, err := load(t, tc.file, tc.env, tc.args...); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%q %q %q: got %v, want %q", tc.file, tc.env, tc.args, err, tc.want)

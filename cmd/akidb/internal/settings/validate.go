@@ -146,8 +146,22 @@ func (c *Serve) validateCluster() []error {
 			bad("--%s %v is below %v: %s", d.flag, d.d, short(d.min), d.because)
 		}
 	}
-	if c.MaxApplyLag < 1 {
-		bad("--max-apply-lag must be at least 1")
+	// The node takes 0 of these for its own default.
+	for _, n := range []struct {
+		flag string
+		n    uint64
+	}{{"max-apply-lag", c.MaxApplyLag}, {"snapshot-threshold", c.SnapshotThreshold}, {"trailing-logs", c.TrailingLogs}, {"trailing-log-bytes", uint64(c.TrailingLogBytes)}} {
+		if n.n < 1 {
+			bad("--%s must be at least 1", n.flag)
+		}
+	}
+	for _, n := range []struct {
+		flag string
+		n    int
+	}{{"index-workers", c.IndexWorkers}, {"max-index-backlog", c.MaxIndexBacklog}} {
+		if n.n < 0 {
+			bad("--%s %d is below 0", n.flag, n.n)
+		}
 	}
 	if c.ReadReplica && c.Peers == "" {
 		bad("--read-replica needs --peers: a read replica founds no cluster, it joins one")
