@@ -107,6 +107,7 @@ func TestErrorsNameTheKey(t *testing.T) {
 		{args: append(tls, "--snapshot-threshold", "0"), want: "--snapshot-threshold"},
 		{args: append(tls, "--index-workers", "-1"), want: "--index-workers"},
 		{args: append(tls, "--max-index-backlog", "-1"), want: "--max-index-backlog"},
+		{args: append(tls, "--gossip-addr", "0.0.0.0:7946"), want: "--gossip-addr 0.0.0.0:7946 can be reached from other machines"},
 	} {
 		if _, err := load(t, tc.file, tc.env, tc.args...); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%q %q %q: got %v, want %q", tc.file, tc.env, tc.args, err, tc.want)

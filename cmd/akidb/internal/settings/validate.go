@@ -213,6 +213,10 @@ func (c *Serve) validateSecurity() []error {
 				"anybody could read and write; listen on 127.0.0.1, or say --insecure-dev if the network is yours", a.flag, a.addr))
 		}
 	}
+	if c.GossipAddr != "" && c.GossipKey == "" && c.GossipKeyFile == "" && !loopback(c.GossipAddr) {
+		errs = append(errs, fmt.Errorf("--gossip-addr %s can be reached from other machines, and without a key gossip is not encrypted: "+
+			"anybody could read it and say who lives; give --gossip-key-file, or say --insecure-dev if the network is yours", c.GossipAddr))
+	}
 	return errs
 }
 
