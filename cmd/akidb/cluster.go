@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 
 	"github.com/akidb/akidb/client"
 	"github.com/akidb/akidb/rpc"
@@ -252,7 +253,9 @@ func newClusterTransfer(conn *connection) *cobra.Command {
 				if before.NodeId == req.NodeId {
 					return said(cmd, nil, "%s leads already\n", req.NodeId)
 				}
-				now, err := leaderAfter(cmd.Context(), cl, before)
+				ctx, cancel := context.WithTimeout(cmd.Context(), transferPatience)
+				defer cancel()
+				now, err := leaderAfter(ctx, cl, before, req.NodeId)
 				return said(cmd, err, "%s leads\n", now)
 			})
 		},
@@ -276,24 +279,34 @@ func isMember(ctx context.Context, cl *client.Client, nodeID string) error {
 	return fmt.Errorf("there is no member %q; the members are %s", nodeID, strings.Join(names, ", "))
 }
 
-// leaderAfter waits until the cluster knows the leader of a later term.
-func leaderAfter(ctx context.Context, cl *client.Client, before *clusterv1.LeaderResponse) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
+// transferPatience is how long a hand-over may take to show.
+const transferPatience = 10 * time.Second
+
+// leaderAfter waits until the cluster knows the leader of a later term, and until
+// that is the one that was asked for, if one was: what is met first may be an older
+// term still, or an election that another one has won.
+func leaderAfter(ctx context.Context, cl *client.Client, before *clusterv1.LeaderResponse, want string) (string, error) {
 	tick := time.NewTicker(convergePoll)
 	defer tick.Stop()
+	last := before
 	for {
 		now, err := cl.Leader(ctx)
-		if err != nil {
+		if err != nil && ctx.Err() == nil && client.Code(err) != codes.DeadlineExceeded {
 			return "", err
 		}
-		if now.Term > before.Term {
-			return now.NodeId, nil
+		if err == nil {
+			last = now
+			if now.Term > before.Term && (want == "" || now.NodeId == want) {
+				return now.NodeId, nil
+			}
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return "", fmt.Errorf("%s still leads", now.NodeId)
+			if last.Term > before.Term {
+				return "", fmt.Errorf("%s leads, not %s", last.NodeId, want)
+			}
+			return "", fmt.Errorf("%s still leads", last.NodeId)
 		}
 	}
 }
