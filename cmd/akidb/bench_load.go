@@ -37,8 +37,11 @@ func (l *load) addFlags(cmd *cobra.Command, clients int) {
 	f.DurationVar(&l.duration, "duration", 10*time.Second, "counted")
 }
 
-// report prints a result.
+// report prints a result, unless the load was interrupted.
 func (l *load) report(cmd *cobra.Command, r loadResult, what string) error {
+	if err := cmd.Context().Err(); err != nil {
+		return fmt.Errorf("interrupted, no figures: %w", err)
+	}
 	if l.asJSON {
 		return writeJSON(cmd.OutOrStdout(), r)
 	}

@@ -3,9 +3,32 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"runtime"
 	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
 )
+
+// A load that was interrupted has no figures: they would be of a time that it did not
+// have.
+func TestInterruptedLoadReportsNothing(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := &cobra.Command{}
+	cmd.SetContext(ctx)
+	var out bytes.Buffer
+	cmd.SetOut(&out)
+	time.AfterFunc(100*time.Millisecond, cancel)
+	l := &load{benchCluster: benchCluster{asJSON: true}}
+	res := closedLoop(ctx, 1, 0, time.Hour, func(context.Context, int, int) error { runtime.Gosched(); return nil })
+	if err := l.report(cmd, res, "writes"); !errors.Is(err, context.Canceled) || out.Len() > 0 {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
 
 // A client without TLS reaches only nodes without: each load makes the cluster
 // that it asks for.
