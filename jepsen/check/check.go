@@ -139,6 +139,23 @@ func Whole(ops []history.Op) *Result {
 	return r
 }
 
+// lookedAtTheEnd makes r unknown if nobody listed everything after the last of the
+// operations of these names was acknowledged: what became of that is not known.
+func lookedAtTheEnd(r *Result, ops []history.Op, scans []*history.Op, names ...string) {
+	var acked, looked int64
+	for i := range ops {
+		if op := &ops[i]; op.Type == history.OK && slices.Contains(names, op.F) {
+			acked = max(acked, op.Return)
+		}
+	}
+	for _, s := range scans {
+		looked = max(looked, s.Call)
+	}
+	if looked < acked { // at one time is enough: the clock may stand still
+		r.unsure("nobody looked at everything after the last acknowledgement")
+	}
+}
+
 // sortedKeys are the keys of m in order, so that reports do not depend on chance.
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K {
 	keys := make([]K, 0, len(m))

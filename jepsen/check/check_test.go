@@ -42,6 +42,11 @@ func TestSetChecker(t *testing.T) {
 			at(3, 5, 6, "scan", "", none, docs("a", 1, "b", 9)),
 		}},
 		{"nothing was read", Unknown, "", []history.Op{at(1, 1, 2, "add", "", n(1), none)}},
+		{"nobody looked at the end", Unknown, "", []history.Op{
+			at(1, 1, 2, "add", "", n(1), none),
+			at(3, 5, 6, "scan", "", none, docs("a", 1)),
+			at(1, 7, 8, "add", "", n(2), none),
+		}},
 	}, Set)
 }
 
@@ -66,6 +71,9 @@ func TestBankChecker(t *testing.T) {
 			at(1, 1, 2, "transfer", "a>b", none, history.Value{Version: 6}), at(2, 3, 4, "scan", "", none, balances(5, 3, 7)),
 		}},
 		{"nobody looked", Unknown, "", []history.Op{move}},
+		{"nobody looked at the end", Unknown, "", []history.Op{
+			move, at(2, 3, 4, "scan", "", none, balances(5, 3, 7)), at(1, 5, 6, "transfer", "a>b", none, history.Value{Version: 6}),
+		}},
 	}, func(ops []history.Op) *Result { return Bank(ops, 2, 10) })
 }
 
@@ -169,6 +177,7 @@ func TestDeletedChecker(t *testing.T) {
 			at(1, 3, 0, "insert", "a", n(1), none),
 			at(2, 5, 6, "delete", "a", none, result("absent")),
 			at(3, 7, 8, "search", "", none, docs("a", 1)),
+			at(3, 9, 10, "scan", "", all, docs("a", 1)),
 		}},
 		{"lost beside a delete that failed", Invalid, "lost", []history.Op{
 			at(1, 1, 2, "insert", "b", n(2), none),
@@ -217,6 +226,12 @@ func TestDeletedChecker(t *testing.T) {
 			at(1, 1, 0, "insert", "a", n(1), none),
 			at(2, 5, 6, "get", "a", none, docs("a", 1)),
 			at(2, 7, 8, "scan", "", all, none),
+		}},
+		{"nobody looked at the end", Unknown, "", []history.Op{
+			at(1, 1, 2, "insert", "b", n(2), none),
+			at(1, 3, 4, "delete", "b", none, none),
+			at(2, 7, 8, "scan", "", all, none),
+			at(1, 9, 10, "insert", "a", n(1), none),
 		}},
 		{"failed insert is there", Invalid, "failed insert is there", []history.Op{
 			at(1, 1, 2, "insert", "b", n(2), none),
@@ -267,6 +282,11 @@ func TestOnceChecker(t *testing.T) {
 		{"lost", Invalid, "lost", []history.Op{
 			at(1, 1, 2, "send", "", n(1), answers(5)),
 			at(2, 7, 8, "scan", "", none, none),
+		}},
+		{"nobody looked at the end", Unknown, "", []history.Op{
+			at(1, 1, 2, "send", "", n(1), answers(5)),
+			at(2, 3, 4, "scan", "", none, docs("b", 1)),
+			at(1, 5, 6, "send", "", n(2), answers(6)),
 		}},
 	}, Once)
 }

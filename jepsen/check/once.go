@@ -63,6 +63,7 @@ func Once(ops []history.Op) *Result {
 			}
 		}
 	}
+	lookedAtTheEnd(r, ops, scans, "send", "resend", "erase")
 	return r
 }
 

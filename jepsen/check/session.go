@@ -198,9 +198,14 @@ func Deleted(ops []history.Op) *Result {
 	for _, s := range reads {
 		checkMissed(r, s, inserts, deletes, there, gone)
 	}
+	var scans []*history.Op
 	for _, s := range reads {
 		checkGone(r, s, inserts, deletes, gone)
+		if s.In.Note == noteAll {
+			scans = append(scans, s)
+		}
 	}
+	lookedAtTheEnd(r, ops, scans, "insert", "delete")
 	return r
 }
 
@@ -231,7 +236,7 @@ func checkMissed(r *Result, s *history.Op, inserts, deletes map[string]*history.
 		return
 	}
 	due := []string{s.Key}
-	if s.In.Note == "all" {
+	if s.In.Note == noteAll {
 		due = sortedKeys(there)
 	} else if s.F != "get" {
 		return

@@ -66,6 +66,7 @@ func Set(ops []history.Op) *Result {
 		}
 	}
 	r.Stats["unknown adds that happened"] = recovered
+	lookedAtTheEnd(r, ops, scans, "add")
 	return r
 }
 
@@ -144,6 +145,7 @@ func Bank(ops []history.Op, accounts int, total int64) *Result {
 	}
 	neverOlder(r, scans)
 	transfersSeen(r, ops, scans)
+	lookedAtTheEnd(r, ops, scans, "transfer")
 	return r
 }
 
