@@ -262,6 +262,19 @@ func fillScratch(ctx context.Context, t *benchTarget, job *importJob) (drop func
 	}
 	defer os.RemoveAll(state)
 	job.collection, job.stateDir, job.batch, job.inFlight = "bench-"+client.NewRequestID(), state, 500, 4
+	remove := func() {
+		if job.collectionID == "" {
+			return // it was not made
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		_, _ = t.cl.DeleteCollection(ctx, &collectionv1.DeleteCollectionRequest{CollectionId: job.collectionID}) // best effort: the result stands
+	}
+	defer func() {
+		if err != nil {
+			remove()
+		}
+	}()
 	began := time.Now()
 	if _, err := job.run(ctx, t.cl, nil); err != nil {
 		return nil, 0, err
@@ -269,11 +282,7 @@ func fillScratch(ctx context.Context, t *benchTarget, job *importJob) (drop func
 	if _, err := converge(ctx, t.cl, t.endpoints, 10*time.Minute, nil); err != nil {
 		return nil, 0, err
 	}
-	return func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
-		defer cancel()
-		_, _ = t.cl.DeleteCollection(ctx, &collectionv1.DeleteCollectionRequest{CollectionId: job.collectionID}) // best effort: the result stands
-	}, time.Since(began), nil
+	return remove, time.Since(began), nil
 }
 
 func searchLoad(cmd *cobra.Command, l *load, t *benchTarget, folder *vecfile.Folder, q *collectionv1.QueryRequest) error {
