@@ -4,6 +4,7 @@ package raftfsm
 
 import (
 	"encoding/binary"
+	"fmt"
 	"slices"
 
 	"github.com/akidb/akidb/index"
@@ -22,25 +23,33 @@ type slotTable struct {
 	// entry of slot s in data, in units of entryAlign bytes.
 	refs [][]uint32
 	data [][]byte
-	used int // bytes of the last chunk of data
+	last int // chunk of data that is being filled
+	used int // bytes of it
 	// Entries in each chunk whose slots were not purged. A chunk without any is
 	// given up, in copies of refs and data, since views share the old ones.
 	refsLeft, dataLeft []int32
+	// Chunks of data that were given up: no ref of any view of this data leads there,
+	// so that another chunk may take the place.
+	free []int
+	size int64 // bytes of the chunks there are
 }
 
 const (
 	slotsPerChunk = 1024
+	refsBytes     = 4 * slotsPerChunk
 	chunkBytes    = 16 << 10
 	entryAlign    = 4
+	maxChunks     = (1<<32 - 1) / (chunkBytes / entryAlign) // as many as refs can tell apart
 )
 
 // slotView reads the slots that were put before it was taken.
 type slotView struct {
 	refs [][]uint32
 	data [][]byte
+	size int64
 }
 
-func (t *slotTable) view() slotView { return slotView{refs: t.refs, data: t.data} }
+func (t *slotTable) view() slotView { return slotView{refs: t.refs, data: t.data, size: t.size} }
 
 func (t *slotTable) put(slot index.Slot, id string, externalID *string, version uint64) {
 	chunk, at := int(slot/slotsPerChunk), slot%slotsPerChunk
@@ -49,18 +58,17 @@ func (t *slotTable) put(slot index.Slot, id string, externalID *string, version 
 	}
 	if t.refs[chunk] == nil {
 		t.refs[chunk] = make([]uint32, slotsPerChunk)
+		t.size += refsBytes
 	}
 	size := 4 + len(id) + binary.MaxVarintLen64
 	if externalID != nil {
 		size += 2 + len(*externalID)
 	}
 	if len(t.data) == 0 || t.used+size > chunkBytes {
-		t.data, t.dataLeft = append(t.data, make([]byte, chunkBytes)), append(t.dataLeft, 0)
-		t.used = 0
+		t.addChunk()
 	}
-	last := len(t.data) - 1
-	pos := last*chunkBytes + t.used
-	b := t.data[last][t.used:t.used]
+	pos := t.last*chunkBytes + t.used
+	b := t.data[t.last][t.used:t.used]
 	head := uint16(len(id)) << 1
 	if externalID != nil {
 		head |= 1
@@ -75,7 +83,23 @@ func (t *slotTable) put(slot index.Slot, id string, externalID *string, version 
 	t.used += (len(b) + entryAlign - 1) / entryAlign * entryAlign
 	t.refs[chunk][at] = uint32(pos/entryAlign) + 1
 	t.refsLeft[chunk]++
-	t.dataLeft[last]++
+	t.dataLeft[t.last]++
+}
+
+// addChunk begins another chunk of data, in the place of one that was given up if there
+// is one: places are not without end.
+func (t *slotTable) addChunk() {
+	t.used = 0
+	t.size += chunkBytes
+	if n := len(t.free); n > 0 {
+		t.last, t.free = t.free[n-1], t.free[:n-1]
+		t.data[t.last] = make([]byte, chunkBytes)
+		return
+	}
+	if t.last = len(t.data); t.last >= maxChunks {
+		panic(fmt.Sprintf("raftfsm: the document ids of one collection take more than %d GiB; split the collection", maxChunks*chunkBytes>>30))
+	}
+	t.data, t.dataLeft = append(t.data, make([]byte, chunkBytes)), append(t.dataLeft, 0)
 }
 
 // purge gives up the entries of slots that no later view can see.
@@ -94,27 +118,21 @@ func (t *slotTable) purge(slots []index.Slot) {
 				t.refs = slices.Clone(refs)
 			}
 			t.refs[chunk] = nil
+			t.size -= refsBytes
 		}
-		if t.dataLeft[at] == 0 && at < len(data)-1 {
+		if t.dataLeft[at] == 0 && at != t.last {
 			if &t.data[0] == &data[0] {
 				t.data = slices.Clone(data)
 			}
 			t.data[at] = nil
+			t.size -= chunkBytes
+			t.free = append(t.free, at)
 		}
 	}
 }
 
 // bytes is what the slots of the view take of RAM.
-func (v slotView) bytes() int64 {
-	var n int64
-	for _, chunk := range v.data {
-		n += int64(len(chunk))
-	}
-	for _, chunk := range v.refs {
-		n += int64(len(chunk)) * 4
-	}
-	return n
-}
+func (v slotView) bytes() int64 { return v.size }
 
 // entry is the encoded entry of a slot and all behind it; nil if there is none.
 func (v slotView) entry(slot index.Slot) []byte {

@@ -67,8 +67,55 @@ func TestSlotTableAgreesWithMap(t *testing.T) {
 			dead = append(dead, s)
 		}
 		table.purge(dead)
+		sum := int64(0)
+		for _, chunk := range table.data {
+			sum += int64(len(chunk))
+		}
+		for _, chunk := range table.refs {
+			sum += 4 * int64(len(chunk))
+		}
+		if sum != table.view().bytes() {
+			t.Fatalf("%d bytes, counted as %d", sum, table.view().bytes())
+		}
 		if left := table.view().bytes(); left > peak/4 || left > 2*(chunkBytes+4*slotsPerChunk) {
 			t.Fatalf("%d bytes left of %d after everything was purged", left, peak)
 		}
 	})
+}
+
+// What was purged leaves its place to what comes: there are not places without end, and
+// an entry behind the last would be taken for the first.
+func TestPlacesOfSlotsAreTakenAgain(t *testing.T) {
+	var table slotTable
+	const each = 5000
+	next, most := index.Slot(0), 0
+	for round := range 50 {
+		var dead []index.Slot
+		for range each {
+			table.put(next, fmt.Sprintf("%06d", next), nil, 1)
+			dead = append(dead, next)
+			next++
+		}
+		view := table.view()
+		for _, s := range dead {
+			if got := string(view.idBytes(s)); got != fmt.Sprintf("%06d", s) {
+				t.Fatalf("slot %d is %q", s, got)
+			}
+		}
+		table.purge(dead)
+		if round == 1 {
+			most = len(table.data)
+		}
+	}
+	if len(table.data) > most+1 {
+		t.Errorf("%d chunks, %d after two of 50 equal rounds", len(table.data), most)
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("an entry behind the last place was put")
+		}
+	}()
+	table.free, table.used = nil, chunkBytes
+	table.data = append(table.data, make([][]byte, maxChunks-len(table.data))...)
+	table.put(next, "one too many", nil, 1)
 }
