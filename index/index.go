@@ -57,8 +57,8 @@ type Config struct {
 	Warn func(msg string, err error)
 }
 
-// Field fixes the type of a payload field. Without any, every scalar field is
-// indexed by the type of its values.
+// Field says of what type the values of a payload field are to be. It is checked and
+// changes nothing: every scalar field is indexed, each value by its own type.
 type Field struct {
 	Key  string
 	Type string // keyword, integer, float, bool, datetime, geo

@@ -172,6 +172,7 @@ func TestBadInput(t *testing.T) {
 		{"unknown metric", c, `{"name":"n","dimension":3,"metric":"hamming"}`, 400, "INVALID_ARGUMENT", "metric"},
 		{"index.m", c, `{"name":"n","dimension":3,"metric":"l2","index":{"m":3}}`, 400, "INVALID_ARGUMENT", "index.m"},
 		{"quantization", c, `{"name":"n","dimension":3,"metric":"l2","index":{"quantization":"pq"}}`, 400, "INVALID_ARGUMENT", "index.quantization"},
+		{"none on disk", c, `{"name":"n","dimension":3,"metric":"l2","index":{"quantization":"none","vectors_in_ram":false}}`, 400, "INVALID_ARGUMENT", "index.vectors_in_ram"},
 		{"payload index", c, `{"name":"n","dimension":3,"metric":"l2","payload_indexes":[{"key":"a","type":"text"}]}`, 400, "INVALID_ARGUMENT", "payload_indexes[0].type"},
 		{"empty batch", l + "/batch", `{"ops":[]}`, 400, "INVALID_ARGUMENT", "ops"},
 		{"oversize batch", l + "/batch", ops(10_001), 400, "INVALID_ARGUMENT", "ops"},

@@ -301,7 +301,12 @@ func paramsOf(p *collectionv1.IndexParams) (*fsmv1.IndexParams, error) {
 		return nil, invalidf("index.ef_search", "must be at most %d, not %d", maxEf, out.EfSearch)
 	}
 	switch out.Quantization {
-	case "none", "sq8", "rabitq":
+	case "none":
+		if out.VectorsOnDisk {
+			return nil, invalidf("index.vectors_in_ram", "false needs codes to search by: a quantization other than none")
+		}
+		return out, nil
+	case "sq8", "rabitq":
 		return out, nil
 	}
 	return nil, invalidf("index.quantization", "%q is none of none, sq8, rabitq", p.GetQuantization())

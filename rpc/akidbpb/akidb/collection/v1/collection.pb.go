@@ -12,8 +12,9 @@
 // Every request takes its four, so that a client may attach them to all its
 // calls, and they are checked everywhere:
 //
-//   - A read has the consistency it asks for and sees what its token stands for.
-//     Its request_id changes nothing: a read may be repeated anyway.
+//   - A read has the consistency it asks for; if that is linearizable or session, it
+//     sees what its token stands for. Its request_id changes nothing: a read may be
+//     repeated anyway.
 //   - A write is decided by the log, whatever consistency it asks for: what it
 //     finds there or not is linearizable, and so its reply says. There is one
 //     log, so a write comes after whatever its token stands for.
@@ -3551,7 +3552,8 @@ type IndexParams struct {
 	EfSearch uint32 `protobuf:"varint,3,opt,name=ef_search,json=efSearch,proto3" json:"ef_search,omitempty"`
 	// "none", "sq8", "rabitq" or "" for the default.
 	Quantization string `protobuf:"bytes,4,opt,name=quantization,proto3" json:"quantization,omitempty"`
-	// False keeps float32 vectors on disk only and re-ranks from there.
+	// False keeps float32 vectors on disk only and re-ranks from there, which takes a
+	// quantization other than "none".
 	VectorsInRam  *bool `protobuf:"varint,5,opt,name=vectors_in_ram,json=vectorsInRam,proto3,oneof" json:"vectors_in_ram,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3702,8 +3704,9 @@ func (x *IndexStatus) GetMemoryBytes() uint64 {
 	return 0
 }
 
-// PayloadIndex fixes the type of a payload field. Without any, every scalar
-// field is indexed by the type of its values.
+// PayloadIndex says of what type the values of a payload field are to be. It is kept
+// with the collection and returned, and changes nothing: every scalar field is indexed,
+// each value by its own type.
 type PayloadIndex struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`

@@ -12,8 +12,9 @@
 // Every request takes its four, so that a client may attach them to all its
 // calls, and they are checked everywhere:
 //
-//   - A read has the consistency it asks for and sees what its token stands for.
-//     Its request_id changes nothing: a read may be repeated anyway.
+//   - A read has the consistency it asks for; if that is linearizable or session, it
+//     sees what its token stands for. Its request_id changes nothing: a read may be
+//     repeated anyway.
 //   - A write is decided by the log, whatever consistency it asks for: what it
 //     finds there or not is linearizable, and so its reply says. There is one
 //     log, so a write comes after whatever its token stands for.
