@@ -429,6 +429,16 @@ func TestTheGuardKeepsRequestsApart(t *testing.T) {
 					if r.DocId == "panic" {
 						panic("on purpose")
 					}
+					if r.DocId == "elsewhere" {
+						failed := make(chan error)
+						go func() {
+							var err error
+							defer func() { failed <- err }()
+							defer carry(&err)
+							panic("on purpose")
+						}()
+						return nil, throw(<-failed)
+					}
 				case *collectionv1.CountRequest:
 					entered <- struct{}{}
 					<-release
@@ -440,6 +450,10 @@ func TestTheGuardKeepsRequestsApart(t *testing.T) {
 	_, err := b.docs.Get(t.Context(), &collectionv1.GetRequest{CollectionId: "c", DocId: "panic"})
 	if status.Code(err) != codes.Internal || reasonOf(err) != "PANIC" {
 		t.Errorf("panic over gRPC: %v", err)
+	}
+	_, err = b.docs.Get(t.Context(), &collectionv1.GetRequest{CollectionId: "c", DocId: "elsewhere"})
+	if status.Code(err) != codes.Internal || reasonOf(err) != "PANIC" {
+		t.Errorf("panic of a goroutine of the request: %v", err)
 	}
 	if r := b.do("GET", "/api/v1/collections/c/docs/panic", ""); r.status != 500 || r.at("error", "details", "reason") != "PANIC" {
 		t.Errorf("panic over REST: %d %s", r.status, r.text)

@@ -47,7 +47,10 @@ func (s *service) IngestBatch(stream grpc.ClientStreamingServer[collectionv1.Ins
 		defer close(done)
 		for b := range batches {
 			if in.err == nil {
-				in.err = in.commit(ctx, b)
+				in.err = func() (err error) {
+					defer carry(&err)
+					return in.commit(ctx, b)
+				}()
 			}
 			if in.err != nil {
 				cancel() // the receiver stops; batches behind this one are dropped
@@ -59,7 +62,7 @@ func (s *service) IngestBatch(stream grpc.ClientStreamingServer[collectionv1.Ins
 	<-done
 	switch {
 	case in.err != nil:
-		return noteCount(in.err, "acknowledged", in.ingested)
+		return noteCount(throw(in.err), "acknowledged", in.ingested)
 	case received != nil:
 		return noteCount(received, "acknowledged", in.ingested)
 	}

@@ -128,6 +128,31 @@ func (g *guard) recovered(fullMethod string, err *error) {
 	*err = withReason(codes.Internal, reasonPanic, classUnknown, "internal error %s; the server's log says more", id)
 }
 
+// carried is a panic of a goroutine that works for a request. It would end the process
+// there; the request's own goroutine throws it again.
+type carried struct {
+	value any
+	stack []byte
+}
+
+// Error implements error.
+func (c *carried) Error() string { return fmt.Sprintf("%v\n%s", c.value, c.stack) }
+
+// carry is deferred by such a goroutine; throw is what its error goes through.
+func carry(err *error) {
+	if p := recover(); p != nil {
+		*err = &carried{p, debug.Stack()}
+	}
+}
+
+func throw(err error) error {
+	var c *carried
+	if errors.As(err, &c) {
+		panic(c)
+	}
+	return err
+}
+
 func (g *guard) hint(ctx context.Context, err error) {
 	var nl *node.NotLeaderError
 	if !errors.As(err, &nl) || nl.Leader.NodeID == "" {

@@ -85,13 +85,14 @@ func (s *service) QueryBatch(ctx context.Context, r *collectionv1.QueryBatchRequ
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	var reply replyBytes
 	for i, q := range queries {
-		group.Go(func() error {
+		group.Go(func() (err error) {
+			defer carry(&err)
 			matches, err := q.run(gctx, c, &reply, "queries")
 			results[i] = &collectionv1.QueryResult{Matches: matches}
 			return err
 		})
 	}
-	if err := group.Wait(); err != nil {
+	if err := throw(group.Wait()); err != nil {
 		return nil, err
 	}
 	s.metrics.searched(watch)
