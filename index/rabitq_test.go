@@ -291,10 +291,11 @@ func TestBlocksUnderWrites(t *testing.T) {
 						}
 					}
 				}
-				g := x.current.Load()
-				if b := g.codes.Load().blocks; b.covered.Load() == g.graphed.Load() && !b.poor.Load() {
+				g := x.acquire()
+				if codes := g.codes.Load(); codes != nil && codes.blocks.covered.Load() == g.graphed.Load() && !codes.blocks.poor.Load() {
 					onBlocks.Add(1)
 				}
+				g.release()
 			}
 		})
 	}
