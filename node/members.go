@@ -402,6 +402,21 @@ func timeoutOf(ctx context.Context) time.Duration {
 	return defaultOpTimeout
 }
 
+// enterMembership waits for its turn to change the members, one at a time; leave ends
+// it. A turn may take as long as it takes to ask members, so that waiting for it ends
+// with ctx.
+func (n *Node) enterMembership(ctx context.Context) (leave func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	select {
+	case n.membership <- struct{}{}:
+		return func() { <-n.membership }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // serveJoin admits a node. A member of the same id that lost its disk is
 // removed first: what it acknowledged and whom it voted for is forgotten, so it
 // must not count as the voter it was. Then it is a non-voter until autopilot
@@ -425,11 +440,11 @@ func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.Jo
 	if v := n.g.m.Facts().clusterVersion; r.Node.MaxClusterVersion < v {
 		return nil, fmt.Errorf("%w: %q: %w", errInvalid, r.Node.NodeId, tooOld(v, r.Node.MaxClusterVersion))
 	}
-	n.joinMu.Lock()
-	defer n.joinMu.Unlock()
-	if err := ctx.Err(); err != nil {
+	leave, err := n.enterMembership(ctx)
+	if err != nil {
 		return nil, err // who asked has given up, and may have left meanwhile
 	}
+	defer leave()
 	have, found := n.server(r.Node.NodeId)
 	if r.Node.NodeId == n.cfg.NodeID {
 		return nil, fmt.Errorf("%w: node id %q is the leader's own: ids must differ", errInvalid, r.Node.NodeId)
@@ -449,7 +464,6 @@ func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.Jo
 		found = false
 	}
 	n.book.learn(r.Node)
-	var err error
 	switch {
 	case found && have.Suffrage == raft.Voter && have.Address != addr:
 		err = waitRaft(ctx, c.r.AddVoter(id, addr, 0, timeoutOf(ctx)))

@@ -138,7 +138,7 @@ type Node struct {
 	successor   atomic.Pointer[string]
 	strangersMu sync.Mutex // guards strangers
 	strangers   map[string]bool
-	joinMu      sync.Mutex // one member is admitted at a time
+	membership  chan struct{} // holds a token while a member is admitted, removed or given a vote
 	closed      chan struct{}
 	closeMu     sync.Mutex
 }
@@ -157,7 +157,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := claimDataDir(c.files(), c.DataDir, c.NodeID); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), closed: make(chan struct{}), findNow: make(chan struct{}, 1), suspected: make(chan struct{}, 1), joinTurn: make(chan struct{}, 1), purged: make(map[string]uint64)}
+	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), closed: make(chan struct{}), findNow: make(chan struct{}, 1), suspected: make(chan struct{}, 1), joinTurn: make(chan struct{}, 1), membership: make(chan struct{}, 1), purged: make(map[string]uint64)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if n.met, err = newMetrics(c.Registerer, n); err != nil {
 		return nil, err

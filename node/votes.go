@@ -158,8 +158,11 @@ func (n *Node) promoteHere(ctx context.Context, c *raftCore, id raft.ServerID, f
 
 // tryPromote looks and promotes in one step, or says why not yet.
 func (n *Node) tryPromote(ctx context.Context, c *raftCore, id raft.ServerID, force bool) (why string, done bool, err error) {
-	n.joinMu.Lock()
-	defer n.joinMu.Unlock()
+	leave, err := n.enterMembership(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	defer leave()
 	s, found := n.server(string(id))
 	switch {
 	case !found:
@@ -203,8 +206,11 @@ func (n *Node) addHere(ctx context.Context, c *raftCore, req *nodev1.MemberReque
 	}
 	id, addr := raft.ServerID(req.NodeId), raft.ServerAddress(req.RaftAddr)
 	if req.Voter && req.Force {
-		n.joinMu.Lock()
-		defer n.joinMu.Unlock()
+		leave, err := n.enterMembership(ctx)
+		if err != nil {
+			return err
+		}
+		defer leave()
 		return waitRaft(ctx, c.r.AddVoter(id, addr, 0, timeoutOf(ctx)))
 	}
 	if err := n.addNonvoter(ctx, c, id, addr); err != nil || !req.Voter {
@@ -214,8 +220,11 @@ func (n *Node) addHere(ctx context.Context, c *raftCore, req *nodev1.MemberReque
 }
 
 func (n *Node) addNonvoter(ctx context.Context, c *raftCore, id raft.ServerID, addr raft.ServerAddress) error {
-	n.joinMu.Lock()
-	defer n.joinMu.Unlock()
+	leave, err := n.enterMembership(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	have, found := n.server(string(id))
 	for _, s := range n.g.servers() {
 		if s.ID != id && s.Address == addr {
@@ -234,8 +243,11 @@ func (n *Node) addNonvoter(ctx context.Context, c *raftCore, id raft.ServerID, a
 
 // removeHere takes a member out: this node only once another one leads.
 func (n *Node) removeHere(ctx context.Context, c *raftCore, id string, force bool) error {
-	n.joinMu.Lock()
-	defer n.joinMu.Unlock()
+	leave, err := n.enterMembership(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	have, found := n.server(id)
 	if !found {
 		return nil
