@@ -235,6 +235,7 @@ func (a *applier) endEntry(l *raft.Log) error {
 	for _, c := range a.dirty {
 		a.foldCounters(c)
 	}
+	clear(a.dirty) // a collection that is dropped must not be kept by what is behind
 	a.dirty = a.dirty[:0]
 	a.val = e.meta.append(a.val[:0])
 	if string(a.val) != string(e.metaHashed) {
@@ -285,6 +286,7 @@ func (a *applier) commit() error {
 			return err
 		}
 	}
+	clear(a.unsaved)
 	a.unsaved = a.unsaved[:0]
 	if err := a.batch.Set([]byte(keyState), e.metaHashed); err != nil {
 		return err

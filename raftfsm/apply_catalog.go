@@ -225,6 +225,7 @@ func (a *applier) endSeals() error {
 		}
 		a.indexOps = append(a.indexOps, indexOp{kind: indexSeal, c: c, gen: c.rec.Generation, at: a.logIndex})
 	}
+	clear(a.seals)
 	a.seals = a.seals[:0]
 	return nil
 }

@@ -3,7 +3,10 @@
 package raftfsm
 
 import (
+	"fmt"
+	"runtime"
 	"testing"
+	"weak"
 
 	fsmv1 "github.com/akidb/akidb/raftfsm/fsmpb/akidb/fsm/v1"
 )
@@ -30,4 +33,26 @@ func TestDropByNameIsDecidedWhenApplied(t *testing.T) {
 		}
 	})
 	h.verify()
+}
+
+// A dropped collection is not kept in RAM by what Apply remembers of the entries
+// that wrote to it, though other collections alone are written from then on.
+func TestDroppedCollectionIsGivenUp(t *testing.T) {
+	h := newHarness(t, Config{})
+	h.entry(createCmd("keep", "keep", 2), createCmd("big", "big", 2))
+	h.entry(writeCmd("keep", upsert("a", "", 1, 2)), writeCmd("big", upsert("a", "", 1, 2)))
+	h.entry(sealCmd("keep", 1), sealCmd("big", 1))
+	big := weak.Make(h.f.eng.byID["big"])
+	h.must(dropCmd("big"))
+	h.must(purgeCollectionCmd("big", 0))
+	for i := range 3 {
+		h.must(writeCmd("keep", upsert(fmt.Sprint(i), "", 1, 2)))
+	}
+	h.f.life.wg.Wait() // its index is closed in background
+	for range 3 {
+		runtime.GC()
+	}
+	if big.Value() != nil {
+		t.Fatal("the dropped collection is still referred to")
+	}
 }
