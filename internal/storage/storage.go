@@ -67,6 +67,8 @@ type DB struct {
 
 	pace       *pacer
 	background atomic.Pointer[error] // of the last flush or compaction
+	mu         sync.Mutex            // guards failing
+	failing    chan struct{}         // closed and replaced when background work fails
 
 	closeOnce sync.Once
 	closeErr  error
@@ -86,7 +88,7 @@ func Open(dir string, o Options) (*DB, error) {
 	}
 	cache := pebble.NewCache(orDefault(o.CacheBytes, DefaultCacheBytes))
 	defer cache.Unref() // the DB holds its own reference
-	d := &DB{dir: dir, fs: o.FS, pace: newPacer()}
+	d := &DB{dir: dir, fs: o.FS, pace: newPacer(), failing: make(chan struct{})}
 	var err error
 	po := d.pebbleOptions(o, cache)
 	if o.FS == Disk() {
@@ -152,6 +154,10 @@ func (d *DB) listener(o Options) *pebble.EventListener {
 		if o.Logger != nil {
 			o.Logger.Error("storage: background work failed", "dir", d.dir, "error", err)
 		}
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		close(d.failing)
+		d.failing = make(chan struct{})
 	}
 	l.BackgroundError = report
 	l.DataCorruption = func(i pebble.DataCorruptionInfo) {
@@ -208,8 +214,9 @@ func (d *DB) NewSnapshot() *Snapshot {
 // back by Commit or Discard.
 func (d *DB) NewBatch() *Batch { return &Batch{b: d.db.NewBatch(), pace: d.pace} }
 
-// Flush makes durable what was committed before the call and waits for it. It
-// does not hold up commits.
+// Flush makes durable what was committed before the call and waits for it, or until
+// background work fails; Pebble tries again, for as long as it takes. It does not
+// hold up commits.
 func (d *DB) Flush() error {
 	d.pace.asked.Add(1)
 	defer d.pace.asked.Add(-1)
@@ -217,8 +224,19 @@ func (d *DB) Flush() error {
 	if err != nil {
 		return mapError(err)
 	}
-	<-done
-	return nil
+	for {
+		d.mu.Lock()
+		failing := d.failing
+		d.mu.Unlock()
+		select {
+		case <-done:
+			return nil
+		case <-failing:
+			if err := d.Err(); err != nil {
+				return fmt.Errorf("storage: flush: %w", err)
+			}
+		}
+	}
 }
 
 // Checkpoint makes a copy of the durable store in dir, which must not exist, by

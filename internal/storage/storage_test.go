@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 func open(t *testing.T, dir string, o Options) *DB {
@@ -260,8 +261,8 @@ func TestReadFileIsBounded(t *testing.T) {
 	}
 }
 
-// TestFullDiskIsReported lets table writes fail for a while. The store says so,
-// keeps what it has, and recovers by itself.
+// TestFullDiskIsReported lets table writes fail for a while. The store says so, to
+// who waits for a flush too, keeps what it has, and recovers by itself.
 func TestFullDiskIsReported(t *testing.T) {
 	var full atomic.Bool
 	db := open(t, "s", Options{FS: FailingFS(NewMemFS(), func(write bool, op, path string) bool {
@@ -278,9 +279,12 @@ func TestFullDiskIsReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	put(t, db, "b=2") // commits go on in RAM
-	full.Store(false)
-	if err := <-done; err != nil {
+	if err := <-done; !errors.Is(err, ErrInjected()) {
 		t.Fatal(err)
+	}
+	full.Store(false)
+	for db.Err() != nil {
+		runtime.Gosched()
 	}
 	if err := errors.Join(db.Flush(), db.Err()); err != nil {
 		t.Fatal(err)
@@ -317,5 +321,26 @@ func TestFinderSeesItsMoment(t *testing.T) {
 		if err != nil || ok != (want.value != "") || string(v) != ">"+want.value {
 			t.Errorf("%q: %q, %v, %v; want %q", want.key, v, ok, err, want.value)
 		}
+	}
+}
+
+// A store is closed though its disk is full: what is lost is in the log.
+func TestFullDiskDoesNotHoldUpClose(t *testing.T) {
+	db, err := Open("s", Options{FS: FailingFS(NewMemFS(), func(write bool, op, path string) bool {
+		return op == "create" && strings.HasSuffix(path, ".sst")
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, db, "a=1")
+	done := make(chan error, 1)
+	go func() { done <- db.Close() }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, ErrInjected()) {
+			t.Fatal(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("Close waits for room")
 	}
 }
