@@ -4,6 +4,8 @@ package raftfsm
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 	"weak"
@@ -54,5 +56,40 @@ func TestDroppedCollectionIsGivenUp(t *testing.T) {
 	}
 	if big.Value() != nil {
 		t.Fatal("the dropped collection is still referred to")
+	}
+}
+
+// The graph of a dropped collection goes when its last reader has gone. If the
+// process ends before, it goes at the next start.
+func TestGraphOfADroppedCollectionGoesAtTheNextStart(t *testing.T) {
+	h := newHarness(t, Config{Dir: filepath.Join(t.TempDir(), "fsm")})
+	for _, name := range []string{"keep", "gone"} {
+		h.must(createCmd(name, name, 2))
+		h.must(writeCmd(name, upsert("a", "", 1, 2)))
+	}
+	if err := h.f.CheckpointIndexes(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	reader := h.f.View()
+	defer reader.Close()
+	h.must(dropCmd("gone"))
+	h.must(purgeCollectionCmd("gone", 0))
+	if _, err := h.f.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	dead := filepath.Join(t.TempDir(), "fsm") // what is there if the process dies now
+	if err := os.CopyFS(dead, os.DirFS(h.cfg.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	f, err := Open(t.Context(), Config{Dir: dead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := filepath.Glob(filepath.Join(dead, indexPrefix+"*", "*"))
+	if err != nil || len(left) != 1 || filepath.Base(left[0]) != "1" {
+		t.Errorf("the graphs of %v are left, %v; want that of collection 1", left, err)
 	}
 }

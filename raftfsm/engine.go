@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"runtime"
 	"sort"
 	"strconv"
@@ -99,7 +100,33 @@ func openEngine(ctx context.Context, cfg *Config, ref storeRef) (_ *engine, err 
 	if err := loadRequestIDs(db, &e.requests); err != nil {
 		return nil, err
 	}
+	e.removeOtherGraphs()
 	return e, e.openCollections(ctx)
+}
+
+// removeOtherGraphs removes the checkpoints of collections that are not there: of
+// one that was dropped just before a crash or, in an export, while it was made.
+func (e *engine) removeOtherGraphs() {
+	root := e.store.indexRoot(e.cfg)
+	if root == "" {
+		return
+	}
+	keep := make(map[string]bool, len(e.byID))
+	for _, c := range e.byID {
+		keep[numberName(c.number)] = true
+	}
+	names, err := e.cfg.FS.List(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	for _, n := range names {
+		if !keep[n] {
+			err = errors.Join(err, e.cfg.FS.RemoveAll(e.cfg.FS.PathJoin(root, n)))
+		}
+	}
+	if err != nil {
+		e.cfg.Logger.Warn("raftfsm: remove left-over graphs", "error", err)
+	}
 }
 
 // damaged says what to do about a store that cannot be trusted.
