@@ -18,7 +18,8 @@ import (
 // applier carries out entries on an engine. It belongs to the goroutine that
 // applies.
 //
-// A run of entries becomes one storage batch. Nothing in the batch can be read
+// A run of entries becomes one storage batch, or several if it is long: what was
+// applied before is published then. Nothing in the batch can be read
 // back from storage before it is committed, so what this run wrote is also kept
 // in docs and requests. The alternative, Pebble's indexed batch, sorts every key
 // a second time and was not tried further.
@@ -58,8 +59,8 @@ type applier struct {
 	vector   []float32
 }
 
-// maxBatchBytes ends a storage batch early, so that a run of large entries does
-// not take all memory.
+// maxBatchBytes ends a run early, so that one of large entries, or of small ones that
+// write much, does not take all memory.
 const maxBatchBytes = 64 << 20
 
 func newApplier(f *FSM, e *engine) *applier {
@@ -98,10 +99,10 @@ const (
 // Apply applies one entry; see ApplyBatch.
 func (f *FSM) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 
-// ApplyBatch applies committed entries in one storage batch. The response of a
-// command entry is []*fsmv1.Result, one a command; nil for an entry that was
-// applied before. An entry that cannot be decoded stops the process with its log
-// index.
+// ApplyBatch applies committed entries in one storage batch, if they write no more
+// than maxBatchBytes. The response of a command entry is []*fsmv1.Result, one a
+// command; nil for an entry that was applied before. An entry that cannot be decoded
+// stops the process with its log index.
 func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
 	if f.failed != nil {
@@ -128,18 +129,28 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 			f.fail(l.Index, err)
 			return out
 		}
+		if a.batch.Bytes() >= maxBatchBytes || i == len(logs)-1 {
+			if err := f.endRun(); err != nil {
+				f.fail(f.eng.applied, err)
+				return make([]any, len(logs))
+			}
+		}
 	}
-	if !worked {
-		return out
+	if worked {
+		f.metrics.applied(len(logs))
 	}
-	if err := a.finish(); err != nil {
-		f.fail(f.eng.applied, err)
-		return make([]any, len(logs))
-	}
-	f.publish()
-	a.retireDropped()
-	f.metrics.applied(len(logs))
 	return out
+}
+
+// endRun commits and publishes the entries applied since the last run.
+func (f *FSM) endRun() error {
+	if err := f.apply.finish(); err != nil {
+		return err
+	}
+	f.apply.closeFinder()
+	f.publish()
+	f.apply.retireDropped()
+	return nil
 }
 
 // find reads a key as it was before this run of entries.
@@ -209,15 +220,14 @@ func (a *applier) entry(l *raft.Log) ([]*fsmv1.Result, error) {
 	return results, nil
 }
 
-// beforeEntry commits what is pending if this entry will iterate over storage,
-// or if there is much of it. It happens between entries only: a half-applied
-// entry must never be committed.
+// beforeEntry commits what is pending if this entry will iterate over storage. It
+// happens between entries only: a half-applied entry must never be committed.
 func (a *applier) beforeEntry() error {
 	iterates := false
 	for i := range a.cmds {
 		iterates = iterates || a.cmds[i].kind == opPurgeSlots || a.cmds[i].kind == opPurgeCollection
 	}
-	if a.batch.Empty() || !iterates && a.batch.Bytes() < maxBatchBytes {
+	if a.batch.Empty() || !iterates {
 		return nil
 	}
 	return a.commit()
@@ -314,6 +324,7 @@ func (a *applier) finish() error {
 	clear(a.docs)
 	clear(a.requests)
 	clear(a.seqs)
+	clear(a.plan)
 	return nil
 }
 
