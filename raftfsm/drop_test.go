@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"testing"
 	"weak"
 
@@ -92,4 +93,22 @@ func TestGraphOfADroppedCollectionGoesAtTheNextStart(t *testing.T) {
 	if err != nil || len(left) != 1 || filepath.Base(left[0]) != "1" {
 		t.Errorf("the graphs of %v are left, %v; want that of collection 1", left, err)
 	}
+}
+
+// An index warns from its own goroutines while Apply seals the collection.
+func TestIndexWarnsWhileItsCollectionIsSealed(t *testing.T) {
+	h := newHarness(t, Config{})
+	h.must(createCmd("c1", "docs", 2))
+	warn := h.f.eng.indexConfig(h.f.eng.byID["c1"]).Warn
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for range 100 {
+			warn("test", nil)
+			runtime.Gosched()
+		}
+	})
+	for gen := range uint64(20) {
+		h.must(sealCmd("c1", gen+1))
+	}
+	wg.Wait()
 }

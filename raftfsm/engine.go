@@ -311,6 +311,7 @@ func (e *engine) openIndex(ctx context.Context, c *collection) error {
 
 func (e *engine) indexConfig(c *collection) index.Config {
 	p := c.rec.GetIndex()
+	name := c.rec.GetName() // Apply replaces c.rec when it seals the collection
 	ic := index.Config{
 		Dimension:      int(c.rec.GetDimension()),
 		Metric:         metricOf(c.rec.GetMetric()),
@@ -322,7 +323,7 @@ func (e *engine) indexConfig(c *collection) index.Config {
 		Workers:        e.cfg.IndexWorkers,
 		Dir:            e.store.indexPath(e.cfg, c.number),
 		Warn: func(msg string, err error) {
-			e.cfg.Logger.Warn("index: "+msg, "collection", c.rec.GetName(), "error", err)
+			e.cfg.Logger.Warn("index: "+msg, "collection", name, "error", err)
 		},
 	}
 	for _, f := range c.rec.GetPayloadIndexes() {
