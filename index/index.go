@@ -147,7 +147,6 @@ type Index struct {
 	payload   *payload
 	scratches sync.Pool
 	purge     atomic.Uint32 // payloads below this slot await purging
-	sealed    atomic.Uint64 // log index of the last seal
 
 	mu     sync.Mutex  // guards the fields below
 	next   *generation // being built after Seal, or nil
@@ -297,7 +296,6 @@ func (x *Index) Delete(slot Slot, at uint64) {
 // Seal begins the next generation: in background a new graph is built of the
 // slots live at log index at, and takes over when it has caught up.
 func (x *Index) Seal(generation, at uint64) {
-	x.sealed.Store(at)
 	g, err := newGeneration(&x.cfg, x.src, generation, at, x.cfg.firstRows(int(x.current.Load().total.Load())))
 	if err != nil {
 		x.cfg.Warn("the next generation was not begun", err)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/akidb/akidb/index/distance"
@@ -131,49 +130,5 @@ func TestBytesPerVector(t *testing.T) {
 				t.Errorf("%s of %d dimensions: %.1f bytes a vector, want %.1f at most: %+v", metricName(metric), dim, got, bound, m)
 			}
 		}
-	}
-}
-
-// losing is a Source that loses its first vector.
-type losing struct {
-	*memory
-	lost atomic.Bool
-}
-
-func (l *losing) Vector(slot Slot, dst []float32) error {
-	if slot == 0 && l.lost.Load() {
-		return errUnreadable
-	}
-	return l.memory.Vector(slot, dst)
-}
-
-// Goal: a view from before a seal, of which vectors are gone from the replicated state
-// before the next generation is in use, is too old and nothing worse. Method: the
-// builder is held by a checkpoint.
-func TestViewOfPurgedVectors(t *testing.T) {
-	vectors := clustered(seeded(t, 86), 2000, 16, 8, 0.5)
-	src := &losing{memory: stored(vectors)}
-	x := open(t, Config{Dimension: 16, Metric: distance.L2, VectorsOnDisk: true, Dir: t.TempDir()}, src)
-	waitIdle(t, x)
-	held, goOn, done := make(chan struct{}), make(chan struct{}), make(chan error)
-	hold := sync.OnceFunc(func() {
-		close(held)
-		<-goOn
-	})
-	go func() { done <- x.Checkpoint(asked{t.Context(), hold}) }()
-	<-held
-	const sealedAt = 1000
-	x.Delete(0, sealedAt-1)
-	x.Seal(2, sealedAt)
-	src.lost.Store(true)
-	for applied, want := range map[uint64]error{sealedAt - 2: ErrViewTooOld, sealedAt: nil} {
-		_, _, err := x.Search(t.Context(), Query{Vector: vectors[0], K: 3}, View{Slots: 2000, Applied: applied}, nil)
-		if !errors.Is(err, want) {
-			t.Errorf("view at %d: %v, want %v", applied, err, want)
-		}
-	}
-	close(goOn)
-	if err := <-done; err != nil {
-		t.Error(err)
 	}
 }

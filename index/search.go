@@ -59,11 +59,6 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 		defer r.codes.release()
 	}
 	if err := r.run(); err != nil {
-		if at := x.sealed.Load(); g.disk != nil && v.Applied < at && ctx.Err() == nil {
-			// What was dead at the seal may be gone from the replicated state, though
-			// the next generation is not in use yet.
-			return dst, Stats{}, fmt.Errorf("%w: view of log index %d, sealed at %d: %v", ErrViewTooOld, v.Applied, at, err)
-		}
 		return dst, Stats{}, err
 	}
 	return r.finish(dst)
