@@ -86,6 +86,9 @@ type Source interface {
 type View struct {
 	Slots   Slot
 	Applied uint64
+	// Vector is Source.Vector as of the view, whose vectors may have been purged
+	// since; nil if the Source has them all.
+	Vector func(slot Slot, dst []float32) error
 }
 
 // Query asks for the K nearest vectors of a view.

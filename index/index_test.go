@@ -147,7 +147,7 @@ func TestViews(t *testing.T) {
 	for i := range 500 {
 		x.Delete(Slot(i*3), uint64(5000+i))
 	}
-	for _, v := range []View{{0, 1}, {1, 1}, {1000, 4999}, {1000, 5100}, {2500, 5000}, {2500, 9000}} {
+	for _, v := range []View{{Slots: 0, Applied: 1}, {Slots: 1, Applied: 1}, {Slots: 1000, Applied: 4999}, {Slots: 1000, Applied: 5100}, {Slots: 2500, Applied: 5000}, {Slots: 2500, Applied: 9000}} {
 		want := 0
 		for s := range int(v.Slots) {
 			dead := s%3 == 0 && s/3 < 500 && uint64(5000+s/3) <= v.Applied

@@ -65,8 +65,12 @@ func (g *generation) read(v uint32, dst []float32) error {
 
 // readDisk copies the vector of a vertex from the replicated state.
 func (g *generation) readDisk(v uint32, dst []float32) error {
+	return g.readDiskBy(g.disk.src.Vector, v, dst)
+}
+
+func (g *generation) readDiskBy(vector func(Slot, []float32) error, v uint32, dst []float32) error {
 	dst = dst[:g.cfg.Dimension]
-	if err := g.disk.src.Vector(g.slot(v), dst); err != nil {
+	if err := vector(g.slot(v), dst); err != nil {
 		g.disk.unread.Add(1)
 		return fmt.Errorf("index: vector of slot %d: %w", g.slot(v), err)
 	}
@@ -85,11 +89,15 @@ func (r *request) readMany(ids []uint32) ([]uint32, error) {
 		s.disk = make([]float32, len(ids)*dim)
 	}
 	s.disk = s.disk[:cap(s.disk)]
+	vector := r.vector
+	if vector == nil {
+		vector = r.g.disk.src.Vector
+	}
 	for i, v := range ids {
 		dst := s.disk[i*dim : (i+1)*dim]
 		if v >= r.graphed {
 			copy(dst, r.g.vector(v))
-		} else if err := r.g.readDisk(v, dst); err != nil {
+		} else if err := r.g.readDiskBy(vector, v, dst); err != nil {
 			return nil, err
 		}
 		for i >= len(s.local) {

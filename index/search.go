@@ -35,7 +35,7 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 	}
 	s.asked = q
 	r := &s.request
-	*r = request{x: x, ctx: ctx, q: &s.asked, g: g, s: s}
+	*r = request{x: x, ctx: ctx, q: &s.asked, g: g, s: s, vector: v.Vector}
 	if g.disk != nil {
 		defer g.disk.leave(g.disk.enter())
 	}
@@ -196,14 +196,16 @@ func (v *sight) gather(u, to uint32, ids []uint32) ([]uint32, uint32) {
 // request is one search under way. Its results are s.results, candidates in any
 // order.
 type request struct {
-	x     *Index
-	ctx   context.Context
-	q     *Query
-	g     *generation
-	s     *scratch
-	see   sight
-	entry uint32
-	top   int // the entry point's level
+	x   *Index
+	ctx context.Context
+	q   *Query
+	g   *generation
+	s   *scratch
+	see sight
+	// vector reads one of the view; nil if the source has them all.
+	vector func(Slot, []float32) error
+	entry  uint32
+	top    int // the entry point's level
 	// Invariant: entry < graphed, or graphed is zero
 	graphed uint32
 	codes   *codeset // nil if the vectors themselves are compared

@@ -142,7 +142,12 @@ func (c *Collection) Index() *index.Index { return c.s.c.idx }
 func (c *Collection) SlotTableBytes() int64 { return c.s.tbl.bytes() + c.s.ids }
 
 func (c *Collection) indexView() index.View {
-	return index.View{Slots: c.s.slots, Applied: c.v.st.applied}
+	v := index.View{Slots: c.s.slots, Applied: c.v.st.applied}
+	if c.s.rec.GetIndex().GetVectorsOnDisk() {
+		// What was purged since is still in the view.
+		v.Vector = func(slot index.Slot, dst []float32) error { return c.s.c.src.readVector(c.snap(), slot, dst) }
+	}
+	return v
 }
 
 func (c *Collection) snap() *storage.Snapshot { return c.v.st.snap }
