@@ -55,7 +55,7 @@ type machine interface {
 
 // facts is what a group needs to know of its state.
 type facts struct {
-	applied        uint64
+	applied, term  uint64 // of the last entry in the state
 	stateHash      raftfsm.StateHash
 	clusterID      string
 	clusterVersion uint32
@@ -240,7 +240,7 @@ func (m fsmMachine) Facts() facts {
 	v := m.View()
 	defer v.Close()
 	return facts{
-		applied: v.Applied(), stateHash: v.StateHash(), clusterID: v.ClusterID(), clusterVersion: v.ClusterVersion(),
+		applied: v.Applied(), term: v.Term(), stateHash: v.StateHash(), clusterID: v.ClusterID(), clusterVersion: v.ClusterVersion(),
 		alarms: v.Alarms(), nodes: v.Nodes(),
 	}
 }

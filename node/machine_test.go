@@ -40,6 +40,7 @@ type memMachine struct {
 
 type memState struct {
 	Applied   uint64
+	Term      uint64
 	ClusterID string
 	Docs      map[string]memDoc
 	Requests  map[string]uint64
@@ -88,7 +89,7 @@ func (m *memMachine) ApplyBatch(logs []*raft.Log) []any {
 		if l.Index <= m.st.Applied {
 			continue
 		}
-		m.st.Applied = l.Index
+		m.st.Applied, m.st.Term = l.Index, l.Term
 		if l.Type != raft.LogCommand {
 			continue
 		}
@@ -223,7 +224,7 @@ func (m *memMachine) View() *raftfsm.View { return nil }
 func (m *memMachine) Facts() facts {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f := facts{applied: m.st.Applied, clusterID: m.st.ClusterID, clusterVersion: max(1, m.st.Version)}
+	f := facts{applied: m.st.Applied, term: m.st.Term, clusterID: m.st.ClusterID, clusterVersion: max(1, m.st.Version)}
 	copy(f.stateHash[:], m.st.Hash)
 	for key, msg := range m.st.Alarms {
 		kind, id, _ := strings.Cut(key, "/")

@@ -240,7 +240,9 @@ func Owner(dataDir string) (string, error) { return ownerOf(storage.Disk(), data
 
 // Inspection is what a stopped node holds.
 type Inspection struct {
-	NodeID, ClusterID                    string
+	NodeID, ClusterID string
+	// LastLogIndex and LastTerm are of the last entry that the node holds, in its
+	// log or, where that is ahead, in its state.
 	Applied, FirstLogIndex, LastLogIndex uint64
 	SnapshotIndex, LastTerm              uint64
 	Servers                              []raft.Server
@@ -271,6 +273,7 @@ func Inspect(ctx context.Context, cfg Config) (Inspection, error) {
 			out.LastLogIndex, out.LastTerm = out.SnapshotIndex, s.snap.Meta.Term
 		}
 	}
+	out.LastLogIndex, out.LastTerm = s.reaches(out.LastLogIndex, out.LastTerm)
 	out.Servers, err = s.servers()
 	return out, err
 }
@@ -379,6 +382,17 @@ func openOffline(ctx context.Context, cfg Config) (_ *offline, err error) {
 	return s, nil
 }
 
+// reaches is how far what the node holds goes: to the end of its log, or further if
+// the state is ahead of it, as one is that a leader sent with more than its snapshot
+// covers. A log that went on in between would give new entries the indexes of old
+// ones, and the state skips those.
+func (s *offline) reaches(index, term uint64) (uint64, uint64) {
+	if f := s.g.m.Facts(); f.applied > index {
+		return f.applied, max(term, f.term)
+	}
+	return index, term
+}
+
 // replay applies every entry of the log and makes the state durable.
 func (s *offline) replay() (Recovered, error) {
 	var out Recovered
@@ -408,6 +422,7 @@ func (s *offline) replay() (Recovered, error) {
 		}
 		out.LogIndex, out.Term = max(out.LogIndex, i), l.Term
 	}
+	out.LogIndex, out.Term = s.reaches(out.LogIndex, out.Term)
 	if out.LogIndex == 0 {
 		return out, errors.New("node: recover: there is nothing to recover: no log and no snapshot")
 	}
