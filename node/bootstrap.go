@@ -84,6 +84,22 @@ func (g *group) addrOf(s raft.Server) string {
 	return string(s.Address)
 }
 
+// livesAt returns an error unless the node of an id, of this cluster, answers at an
+// address: an address may be another node's by now.
+func (g *group) livesAt(ctx context.Context, id, addr string) error {
+	var r nodev1.StatsReply
+	if err := g.rpc.call(ctx, addr, laneControl, methodStats, &nodev1.StatsRequest{}, &r); err != nil {
+		return err
+	}
+	if who := r.Node.GetNodeId(); who != id {
+		return fmt.Errorf("%w: %q", errOtherNode, who)
+	}
+	if own := g.clusterID(); own != "" && r.ClusterId != "" && r.ClusterId != own {
+		return fmt.Errorf("%w: %s", errWrongCluster, foreign(own, r.ClusterId))
+	}
+	return nil
+}
+
 const (
 	helloPause    = 200 * time.Millisecond
 	helloPauseMax = 2 * time.Second

@@ -280,7 +280,7 @@ func (g *group) openCore() (_ *raftCore, err error) {
 			ls.ahead.close()
 		}
 	}()
-	c.stream = newStreamLayer(g.mux, g.id, g.cfg.AdvertiseAddr)
+	c.stream = newStreamLayer(g.mux, g.id, g.cfg.AdvertiseAddr, g.livesAt)
 	c.trans = newGroupTransport(c.stream, g, hlog.Named("transport"), func(rpc raft.RPC, forward func(raft.RPC)) bool {
 		return g.admit(ls, rpc, forward)
 	}, ls.ahead.commitLimit, newReach(g.cfg.paced(reachCheck), c.replicatesTo))

@@ -4,7 +4,10 @@ package node
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,9 +23,13 @@ type streamLayer struct {
 	m         *mux
 	groupID   string
 	advertise string
-	accepted  chan net.Conn
-	closed    chan struct{}
-	once      sync.Once
+	// livesAt returns an error unless the node of an id is what answers at an address.
+	livesAt  func(ctx context.Context, id, addr string) error
+	accepted chan net.Conn
+	closed   chan struct{}
+	once     sync.Once
+	dialing  context.Context // ends at Close, as every dial does
+	hangUp   context.CancelFunc
 
 	mu    sync.Mutex // guards conns
 	conns map[net.Conn]struct{}
@@ -30,9 +37,10 @@ type streamLayer struct {
 
 var _ raft.StreamLayer = (*streamLayer)(nil)
 
-func newStreamLayer(m *mux, groupID, advertise string) *streamLayer {
+func newStreamLayer(m *mux, groupID, advertise string, livesAt func(ctx context.Context, id, addr string) error) *streamLayer {
+	ctx, cancel := context.WithCancel(context.Background())
 	return &streamLayer{
-		m: m, groupID: groupID, advertise: advertise,
+		m: m, groupID: groupID, advertise: advertise, livesAt: livesAt, dialing: ctx, hangUp: cancel,
 		accepted: make(chan net.Conn), closed: make(chan struct{}), conns: make(map[net.Conn]struct{}),
 	}
 }
@@ -60,6 +68,7 @@ func (s *streamLayer) Accept() (net.Conn, error) {
 func (s *streamLayer) Close() error {
 	s.once.Do(func() {
 		close(s.closed)
+		s.hangUp()
 		s.mu.Lock()
 		conns := make([]net.Conn, 0, len(s.conns))
 		for c := range s.conns {
@@ -75,10 +84,18 @@ func (s *streamLayer) Close() error {
 
 func (s *streamLayer) Addr() net.Addr { return dnsAddr(s.advertise) }
 
-func (s *streamLayer) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+// Dial connects to a member, given as groupTransport.target has it. Raft's messages
+// do not say whom they are for, and whoever gets one answers in the name of the member
+// that was asked: a node that came back at another's address would be asked for its own
+// vote in the other's name, and have two.
+func (s *streamLayer) Dial(target raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.dialing, timeout)
 	defer cancel()
-	c, err := s.m.dial(ctx, string(addr), streamRaft, s.groupID)
+	id, addr, _ := strings.Cut(string(target), "/")
+	if err := s.livesAt(ctx, id, addr); err != nil {
+		return nil, fmt.Errorf("node: %s is not known to be at %s: %w", id, addr, err)
+	}
+	c, err := s.m.dial(ctx, addr, streamRaft, s.groupID)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +134,7 @@ type dnsAddr string
 func (dnsAddr) Network() string  { return "tcp" }
 func (a dnsAddr) String() string { return string(a) }
 
-// groupTransport is hashicorp/raft's network transport with four changes.
+// groupTransport is hashicorp/raft's network transport with five changes.
 //
 // SetHeartbeatHandler does nothing, so that heartbeats take the same way as
 // every other message: the fast path runs them beside the main loop, where one
@@ -131,12 +148,15 @@ func (a dnsAddr) String() string { return string(a) }
 // AppendEntries to a member that is away wait until a heartbeat gets through to
 // it; see reach.
 //
+// A connection is opened to a member and not to an address; see streamLayer.Dial.
+//
 // Incoming messages pass admit before Raft sees them: a node that has not been
 // admitted neither votes nor stores, and a snapshot's files are fetched before
 // the installation reaches Raft's main loop, which answers heartbeats meanwhile.
 type groupTransport struct {
 	*raft.NetworkTransport
 	stream *streamLayer
+	addrs  raft.ServerAddressProvider
 	out    chan raft.RPC
 	admit  func(rpc raft.RPC, forward func(raft.RPC)) bool
 	// commitLimit is the highest commit index that followers may be told.
@@ -160,11 +180,10 @@ var (
 func newGroupTransport(s *streamLayer, addrs raft.ServerAddressProvider, log hclog.Logger,
 	admit func(rpc raft.RPC, forward func(raft.RPC)) bool, commitLimit func() uint64, reach *reach) *groupTransport {
 	nt := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		ServerAddressProvider: addrs,
-		Logger:                log,
-		Stream:                s,
-		MaxPool:               3,
-		Timeout:               raftRPCTimeout,
+		Logger:  log,
+		Stream:  s,
+		MaxPool: 3,
+		Timeout: raftRPCTimeout,
 		// 2, the default: 16 was measured 21 to 29 % slower.
 		MaxRPCsInFlight: raft.DefaultMaxRPCsInFlight,
 	})
@@ -172,7 +191,7 @@ func newGroupTransport(s *streamLayer, addrs raft.ServerAddressProvider, log hcl
 	// is only the list of files here.
 	nt.TimeoutScale = 1
 	t := &groupTransport{
-		NetworkTransport: nt, stream: s, out: make(chan raft.RPC), admit: admit, commitLimit: commitLimit, reach: reach,
+		NetworkTransport: nt, stream: s, addrs: addrs, out: make(chan raft.RPC), admit: admit, commitLimit: commitLimit, reach: reach,
 		done: make(chan struct{}), pipes: make(map[*trimmedPipeline]struct{}),
 	}
 	t.wg.Go(t.forward)
@@ -211,6 +230,45 @@ func (t *groupTransport) SetHeartbeatHandler(cb func(rpc raft.RPC)) {
 	}
 }
 
+// addrOf is where a node is, as far as is known.
+func (t *groupTransport) addrOf(id raft.ServerID, configured raft.ServerAddress) raft.ServerAddress {
+	if a, err := t.addrs.ServerAddr(id); err == nil {
+		return a
+	}
+	return configured
+}
+
+// target is the address of a member with its id in front, which has no slash.
+func (t *groupTransport) target(id raft.ServerID, configured raft.ServerAddress) raft.ServerAddress {
+	return raft.ServerAddress(id) + "/" + t.addrOf(id, configured)
+}
+
+// EncodePeer, RequestVote, RequestPreVote, InstallSnapshot and TimeoutNow are those of
+// NetworkTransport, of a member where it is.
+func (t *groupTransport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte {
+	return []byte(t.addrOf(id, addr))
+}
+
+// RequestVote is described at EncodePeer.
+func (t *groupTransport) RequestVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.NetworkTransport.RequestVote(id, t.target(id, addr), args, resp)
+}
+
+// RequestPreVote is described at EncodePeer.
+func (t *groupTransport) RequestPreVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.NetworkTransport.RequestPreVote(id, t.target(id, addr), args, resp)
+}
+
+// InstallSnapshot is described at EncodePeer.
+func (t *groupTransport) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.NetworkTransport.InstallSnapshot(id, t.target(id, addr), args, resp, data)
+}
+
+// TimeoutNow is described at EncodePeer.
+func (t *groupTransport) TimeoutNow(id raft.ServerID, addr raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.NetworkTransport.TimeoutNow(id, t.target(id, addr), args, resp)
+}
+
 // AppendEntries cuts the request; Raft goes on from the last entry it holds
 // after the call.
 func (t *groupTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress,
@@ -222,14 +280,14 @@ func (t *groupTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 		}
 	}
 	t.prepare(args)
-	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
+	err := t.NetworkTransport.AppendEntries(id, t.target(id, target), args, resp)
 	t.reach.note(id, heartbeat, err)
 	return err
 }
 
 // AppendEntriesPipeline cuts the requests as AppendEntries does.
 func (t *groupTransport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
-	p, err := t.NetworkTransport.AppendEntriesPipeline(id, target)
+	p, err := t.NetworkTransport.AppendEntriesPipeline(id, t.target(id, target))
 	if err != nil {
 		return nil, err
 	}

@@ -154,7 +154,8 @@ func boolInt(b bool) int {
 	return 0
 }
 
-// pollTerms returns once need voters answered that they know no newer term.
+// pollTerms returns once need voters answered that they know no newer term: each for
+// itself, not another that is where it was.
 func (b *readBarrier) pollTerms(ctx context.Context, voters []raft.Server, term uint64, need int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -162,7 +163,7 @@ func (b *readBarrier) pollTerms(ctx context.Context, voters []raft.Server, term 
 	for _, v := range voters {
 		ok := b.g.wg.Go(func() {
 			var reply nodev1.TermReply
-			err := b.g.rpc.call(ctx, b.g.addrOf(v), laneControl, methodTerm, &nodev1.TermRequest{}, &reply)
+			err := b.g.rpc.callNode(ctx, string(v.ID), b.g.addrOf(v), laneControl, methodTerm, &nodev1.TermRequest{}, &reply)
 			if err == nil && reply.Term > term {
 				err = fmt.Errorf("%w: voter %s is in term %d, this leader in %d", ErrNotLeader, v.ID, reply.Term, term)
 			}

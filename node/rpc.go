@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -151,6 +152,7 @@ type rpcConn struct {
 	ready chan struct{} // closed once f or err is set by the dialer
 	f     *frameConn
 	err   error
+	peer  atomic.Pointer[string] // the id of the node at its end, once that was asked
 
 	mu      sync.Mutex // guards the fields below
 	nextID  uint64
@@ -175,6 +177,33 @@ func (c *rpcClient) call(ctx context.Context, addr string, l lane, m method, req
 	return c.callRaw(ctx, addr, l, m, body, reply)
 }
 
+// callNode is call, if the node of an id is what answers at the address; else nothing
+// was sent to it.
+func (c *rpcClient) callNode(ctx context.Context, id, addr string, l lane, m method, req, reply proto.Message) error {
+	conn, err := c.conn(ctx, rpcKey{addr, l})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errNotSent, err)
+	}
+	// Who answers on a connection stays who it is.
+	who := conn.peer.Load()
+	if who == nil {
+		var r nodev1.StatsReply
+		if err := conn.exchange(ctx, addr, methodStats, nil, &r); err != nil {
+			return fmt.Errorf("%w: %w", errNotSent, err)
+		}
+		who = new(r.Node.GetNodeId())
+		conn.peer.Store(who)
+	}
+	if *who != id {
+		return fmt.Errorf("%w: %w: %q, not %q", errNotSent, errOtherNode, *who, id)
+	}
+	body, err := proto.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("%w: encode: %w", errNotSent, err)
+	}
+	return conn.exchange(ctx, addr, m, body, reply)
+}
+
 func (c *rpcClient) callRaw(ctx context.Context, addr string, l lane, m method, body []byte, reply proto.Message) error {
 	if addr == "" {
 		return fmt.Errorf("%w: no address", errNotSent)
@@ -183,6 +212,11 @@ func (c *rpcClient) callRaw(ctx context.Context, addr string, l lane, m method, 
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotSent, err)
 	}
+	return conn.exchange(ctx, addr, m, body, reply)
+}
+
+// exchange sends a request and waits for its reply.
+func (conn *rpcConn) exchange(ctx context.Context, addr string, m method, body []byte, reply proto.Message) error {
 	id, ch, err := conn.begin()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotSent, err)
