@@ -88,9 +88,7 @@ func (r *rotation) finish() error {
 	if !tail.SealTime.IsZero() {
 		return nil
 	}
-	// An earlier sync may have failed: what is there may be in memory only, and
-	// raft-wal does not sync a file's name a second time.
-	if err := r.sync(*tail); err != nil {
+	if err := r.settle(*tail); err != nil {
 		return err
 	}
 	w, err := r.filer.RecoverTail(*tail)
@@ -174,22 +172,6 @@ func (r *rotation) unseal(tail types.SegmentInfo, indexStart uint64) error {
 	}
 	_, err = f.WriteAt(make([]byte, indexHeaderBytes), int64(indexStart)-indexHeaderBytes)
 	return errors.Join(err, f.Sync(), f.Close())
-}
-
-// sync makes a segment and its name durable, if there is one.
-func (r *rotation) sync(tail types.SegmentInfo) error {
-	path := r.fs.PathJoin(r.dir, segment.FileName(tail))
-	if _, err := r.fs.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	f, err := r.fs.OpenReadWrite(path, "raft-log")
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return storage.SyncDir(r.fs, r.dir)
 }
 
 // walMeta keeps raft-wal's list of segments on a Config.FS, in one file that is

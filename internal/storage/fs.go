@@ -18,6 +18,9 @@ type FS = vfs.FS
 // File is an open file of an FS.
 type File = vfs.File
 
+// OpenOption changes how FS.OpenReadWrite opens.
+type OpenOption = vfs.OpenOption
+
 // WriteCategory tells what a file is written for; see FS.Create.
 type WriteCategory = vfs.DiskWriteCategory
 
