@@ -272,7 +272,7 @@ func (g *group) openCore() (_ *raftCore, err error) {
 		}
 	}
 	ls.holdBack = g.snaps.oldestExport
-	ls.observe = g.met.observeAppend
+	ls.observe, ls.patience = g.met.observeAppend, g.cfg.paced(diskPatience)
 	g.ad.attach(ls.ahead.await, ls.onFail)
 	ls.start()
 	defer func() {

@@ -151,8 +151,30 @@ func (a *ahead) await(index uint64) error {
 	return errNotFlushed
 }
 
+// diskPatience is how long a flush may take before the log counts as failed. A leader's
+// heartbeats go on however long that is, so that nobody else would lead, and nothing is
+// written and no read answered without a leader that applies what is committed.
+const diskPatience = 10 * time.Second
+
+var errDiskHangs = errors.New("the disk does not answer")
+
+func errHung(patience time.Duration) error {
+	return fmt.Errorf("node: append to log: %w for %v", errDiskHangs, patience)
+}
+
+// hang gives up a flush that takes too long. It may end well all the same, but
+// nothing here relies on it then.
+func (a *ahead) hang() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.err == nil {
+		a.err = errDiskHangs
+		a.cond.Broadcast()
+	}
+}
+
 // run writes what is pending, all of it with one flush, until close.
-func (a *ahead) run(store func([]*raft.Log) error, observe func(entries, bytes int, d time.Duration), fail func(error) error) {
+func (a *ahead) run(store func([]*raft.Log) error, observe func(entries, bytes int, d time.Duration), fail func(error) error, patience time.Duration) {
 	defer close(a.done)
 	for {
 		a.mu.Lock()
@@ -165,8 +187,16 @@ func (a *ahead) run(store func([]*raft.Log) error, observe func(entries, bytes i
 			return
 		}
 		start := time.Now()
+		hung := time.AfterFunc(patience, func() {
+			a.hang()
+			_ = fail(errHung(patience))
+		})
 		err := store(batch)
+		hung.Stop()
 		a.mu.Lock()
+		if err == nil {
+			err = a.err
+		}
 		if err != nil {
 			a.err = err
 			a.pending = nil

@@ -197,7 +197,7 @@ func TestDeposedLeaderSettlesFirst(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				a := newAhead(4)
 				gate := make(chan error)
-				go a.run(func([]*raft.Log) error { return <-gate }, func(int, int, time.Duration) {}, func(err error) error { return err })
+				go a.run(func([]*raft.Log) error { return <-gate }, func(int, int, time.Duration) {}, func(err error) error { return err }, diskPatience)
 				entry := []*raft.Log{{Index: 5, Term: 7, Type: raft.LogCommand}}
 				if a.take(entry) {
 					t.Fatal("taken before the leadership was established")
@@ -247,7 +247,7 @@ func TestPendingEntriesShareOneFlush(t *testing.T) {
 		a := newAhead(0)
 		flushes := make(chan int)
 		go a.run(func(logs []*raft.Log) error { flushes <- len(logs); return nil },
-			func(int, int, time.Duration) {}, func(err error) error { return err })
+			func(int, int, time.Duration) {}, func(err error) error { return err }, diskPatience)
 		a.allow(1)
 		for i := range uint64(5) {
 			a.take([]*raft.Log{{Index: i + 1, Term: 1, Type: raft.LogCommand}})

@@ -158,6 +158,7 @@ type logStore struct {
 	observe  func(entries, bytes int, d time.Duration)
 	holdBack func() uint64 // entries above this index must stay; 0 for no limit
 	ahead    *ahead
+	patience time.Duration // with one flush; see diskPatience
 
 	mu     sync.Mutex // guards the fields below
 	cache  []*raft.Log
@@ -174,7 +175,7 @@ var (
 func newLogStore(under closableLogStore, keep retention) (*logStore, error) {
 	s := &logStore{
 		under: under, keep: keep, onFail: func(error) {}, observe: func(int, int, time.Duration) {},
-		holdBack: func() uint64 { return 0 },
+		patience: diskPatience, holdBack: func() uint64 { return 0 },
 	}
 	first, err := under.FirstIndex()
 	if err != nil {
@@ -218,7 +219,7 @@ func (s *logStore) LastIndex() (uint64, error) {
 
 // start begins to write ahead; stop ends it, before the log is closed.
 func (s *logStore) start() {
-	go s.ahead.run(s.under.StoreLogs, func(n, bytes int, d time.Duration) { s.observe(n, bytes, d) }, s.fail)
+	go s.ahead.run(s.under.StoreLogs, func(n, bytes int, d time.Duration) { s.observe(n, bytes, d) }, s.fail, s.patience)
 }
 
 func (s *logStore) GetLog(index uint64, l *raft.Log) error {
@@ -255,7 +256,10 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		return s.fail(fmt.Errorf("node: append to log: %w", err))
 	}
 	start := time.Now()
-	if err := s.under.StoreLogs(logs); err != nil {
+	hung := time.AfterFunc(s.patience, func() { _ = s.fail(errHung(s.patience)) })
+	err := s.under.StoreLogs(logs)
+	hung.Stop()
+	if err != nil {
 		return s.fail(fmt.Errorf("node: append to log: %w", err))
 	}
 	s.ahead.flushed(logs[len(logs)-1].Index)
