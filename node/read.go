@@ -381,6 +381,9 @@ func (n *Node) awaitRead(ctx context.Context, o ReadOptions) error {
 		err = fmt.Errorf("%w: unknown consistency %q", errInvalid, o.Consistency)
 	}
 	n.met.readWait.WithLabelValues(string(o.Consistency)).Observe(time.Since(start).Seconds())
+	if err == nil {
+		err = n.fenced() // what was waited for may have shown it
+	}
 	return err
 }
 

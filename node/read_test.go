@@ -189,6 +189,34 @@ func TestDivergedLeaderFencesItself(t *testing.T) {
 	}
 }
 
+// A read that waits while its replica is found to differ is not answered from it.
+func TestReadThatWaitsIsFencedToo(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	at := c.put(c.leader(), "x")
+	f := c.follower()
+	c.wait("the write on the follower", func() bool { return f.g.ad.applied() >= at })
+	m, gate := c.mem[f.ID()], make(chan struct{})
+	m.mu.Lock()
+	m.applyGate = gate
+	m.mu.Unlock()
+	next := c.put(c.leader(), "y")
+	read := make(chan error, 1)
+	ctx := c.ctx()
+	go func() { read <- f.awaitRead(ctx, ReadOptions{Consistency: Session, MinIndex: next}) }()
+	c.wait("the read to wait", func() bool {
+		f.g.ad.mu.Lock()
+		defer f.g.ad.mu.Unlock()
+		return f.g.ad.wake != nil
+	})
+	m.mu.Lock()
+	m.diverged, m.applyGate = raftfsm.ErrDiverged, nil
+	m.mu.Unlock()
+	close(gate)
+	if err := <-read; !errors.Is(err, ErrFenced) {
+		t.Errorf("answered by a fenced replica: %v", err)
+	}
+}
+
 // Damage that a scrub finds has the same effect, under its own alarm.
 func TestDamagedReplicaIsFenced(t *testing.T) {
 	c := startCluster(t, 3, func(cfg *Config) { cfg.ScrubInterval = 20 * time.Millisecond })
