@@ -35,7 +35,12 @@ type gossip struct {
 type gossiped struct {
 	info *nodev1.NodeInfo
 	at   time.Time
+	gone bool // it left or died, and was not seen since
 }
+
+// maxGone bounds the nodes that are remembered though they are gone: those that went
+// last may be back at the same address.
+const maxGone = 64
 
 func startGossip(n *Node) (*gossip, error) {
 	g := &gossip{n: n, seen: make(map[string]gossiped)}
@@ -230,22 +235,37 @@ func (g *gossip) NodeMeta(limit int) []byte {
 
 // NotifyJoin, NotifyUpdate and NotifyLeave note what gossip saw. They are
 // called with memberlist's lock held and only touch the map.
-func (g *gossip) NotifyJoin(m *memberlist.Node) { g.saw(m) }
+func (g *gossip) NotifyJoin(m *memberlist.Node) { g.saw(m, false) }
 
 // NotifyUpdate is NotifyJoin for a known member.
-func (g *gossip) NotifyUpdate(m *memberlist.Node) { g.saw(m) }
+func (g *gossip) NotifyUpdate(m *memberlist.Node) { g.saw(m, false) }
 
 // NotifyLeave is called for members that left and for those that died.
-func (g *gossip) NotifyLeave(m *memberlist.Node) { g.saw(m) }
+func (g *gossip) NotifyLeave(m *memberlist.Node) { g.saw(m, true) }
 
-func (g *gossip) saw(m *memberlist.Node) {
+func (g *gossip) saw(m *memberlist.Node, gone bool) {
 	info := new(nodev1.NodeInfo)
 	if err := proto.Unmarshal(m.Meta, info); err != nil || info.NodeId != m.Name {
 		info = nil
 	}
 	g.mu.Lock()
-	g.seen[m.Name] = gossiped{info, time.Now()}
-	g.mu.Unlock()
+	defer g.mu.Unlock()
+	g.seen[m.Name] = gossiped{info, time.Now(), gone}
+	if !gone {
+		return
+	}
+	many, oldest := 0, ""
+	for name, s := range g.seen {
+		if !s.gone {
+			continue
+		}
+		if many++; oldest == "" || s.at.Before(g.seen[oldest].at) {
+			oldest = name
+		}
+	}
+	if many > maxGone {
+		delete(g.seen, oldest)
+	}
 }
 
 // NotifyMsg, GetBroadcasts, LocalState and MergeRemoteState are not used.
