@@ -5,6 +5,7 @@ package node
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/zeebo/xxh3"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/akidb/akidb/internal/storage"
@@ -62,6 +64,32 @@ type snapshotFile struct {
 	Staged string `json:",omitempty"`
 	// Applied is the log index of an installed state, at or after Meta.Index.
 	Applied uint64 `json:",omitempty"`
+	// Sum is the checksum of the rest, empty if a version without one wrote it.
+	Sum string `json:",omitempty"`
+}
+
+// seal gives the file its checksum.
+func (f *snapshotFile) seal() error {
+	f.Sum = ""
+	b, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	f.Sum = fmt.Sprintf("%016x", xxh3.Hash(b))
+	return nil
+}
+
+// check takes the checksum away again.
+func (f *snapshotFile) check() error {
+	sum := f.Sum
+	if err := f.seal(); err != nil {
+		return err
+	}
+	if sum != "" && sum != f.Sum {
+		return errors.New("it does not match its checksum")
+	}
+	f.Sum = ""
+	return nil
 }
 
 var _ raft.SnapshotStore = (*snapshotStore)(nil)
@@ -129,7 +157,10 @@ func (s *snapshotStore) list() ([]snapshotFile, error) {
 			return nil, fmt.Errorf("node: read snapshot metadata: %w", err)
 		}
 		var f snapshotFile
-		if err := json.Unmarshal(b, &f); err != nil {
+		if err = json.Unmarshal(b, &f); err == nil {
+			err = f.check()
+		}
+		if err != nil {
 			return nil, fmt.Errorf("node: snapshot metadata %s is damaged: %w; remove this node's data directory and let it rejoin", name, err)
 		}
 		out = append(out, f)
@@ -311,6 +342,9 @@ func (k *snapshotSink) Cancel() error {
 }
 
 func (s *snapshotStore) writeMeta(f snapshotFile) error {
+	if err := f.seal(); err != nil {
+		return err
+	}
 	b, err := json.MarshalIndent(f, "", " ")
 	if err != nil {
 		return err
