@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -203,6 +204,9 @@ func (a *adapter) Restore(r io.ReadCloser) error {
 	}
 	index, err := a.snaps.install(man, a.m)
 	if err != nil {
+		if a.m.Applied() < man.AppliedIndex {
+			err = errors.Join(err, a.snaps.abandon(man))
+		}
 		return err
 	}
 	a.advance(index)

@@ -392,6 +392,28 @@ func (s *snapshotStore) install(man *nodev1.Manifest, m machine) (uint64, error)
 	return index, s.clearIncoming()
 }
 
+// abandon forgets an installation that failed and left the machine as it was. Raft goes
+// on as before, and would send the snapshot to others, or another start look for its
+// files, though one that covers less was installed meanwhile.
+func (s *snapshotStore) abandon(man *nodev1.Manifest) error {
+	files, err := s.list()
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if f.Staged != stagedName(man) {
+			continue
+		}
+		s.mu.Lock()
+		delete(s.pending, f.Meta.ID)
+		s.mu.Unlock()
+		if err := s.fs.Remove(filepath.Join(s.dir, f.Meta.ID+".json")); err != nil {
+			return err
+		}
+	}
+	return storage.SyncDir(s.fs, s.dir)
+}
+
 // finishInstall completes an installation that a crash cut short: the metadata
 // was durable but the machine still holds the older state. It returns the
 // newest snapshot, nil if there is none.
