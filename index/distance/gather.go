@@ -4,6 +4,7 @@ package distance
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 )
 
@@ -78,19 +79,26 @@ func InsertSorted(items []uint64, x uint64) int {
 // Margin is how many zeros are in front of the items of InsertAll.
 const Margin = 8
 
-// Short lists fit in registers.
-const Short = 32
+// Short lists fit in registers. In lists above long a place is sought, below it is come to.
+const (
+	Short = 32
+	long  = 3000
+)
 
 // InsertAll puts each of xs where it belongs into the n items behind the Margin of
 // room, ascending, of which the limit smallest are kept. It returns how many there are
 // then, and the first place where one of xs is, which is limit if none is. What is behind
-// the items is lost. Lists of up to Short items take less time if room has as much.
+// the items and the order of xs are lost. Lists of up to Short items take less time if
+// room has as much.
 func InsertAll(room []uint64, n, limit int, xs []uint64) (length, first int) {
 	if n < 0 || n > limit || limit > len(room)-Margin {
 		panic(fmt.Sprintf("distance: %d items, limit %d, room for %d", n, limit, len(room)-Margin))
 	}
 	if len(xs) == 0 {
 		return n, limit
+	}
+	if limit > long {
+		return insertMerged(room, n, limit, xs)
 	}
 	return insertAll(room, n, limit, xs)
 }
@@ -109,6 +117,29 @@ func insertOneByOne(room []uint64, n, limit int, xs []uint64) (length, first int
 		first = min(first, insertSorted(items[:n], x))
 	}
 	return n, first
+}
+
+// insertMerged is InsertAll for long lists: what is behind the place of one of xs is moved
+// once for all of them.
+func insertMerged(room []uint64, n, limit int, xs []uint64) (length, first int) {
+	items := room[Margin:][:limit]
+	slices.Sort(xs)
+	for n+len(xs) > limit { // the last of both is too much
+		if last := len(xs) - 1; last >= 0 && (n == 0 || xs[last] >= items[n-1]) {
+			xs = xs[:last]
+		} else {
+			n--
+		}
+	}
+	length, first = n+len(xs), limit
+	for left := len(xs); left > 0; left-- {
+		x := xs[left-1]
+		first = upperBound(items[:n], x)
+		copy(items[first+left:], items[first:n])
+		items[first+left-1] = x
+		n = first
+	}
+	return length, first
 }
 
 // upperBound is how many of items, ascending, are at most x. Which half is next

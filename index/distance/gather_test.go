@@ -91,7 +91,10 @@ func TestInsertAllSorts(t *testing.T) {
 		for range 20000 {
 			limit := 1 + r.IntN(40)
 			if r.IntN(4) == 0 {
-				limit = 1 + r.IntN(1200)
+				limit = 1 + r.IntN(1600)
+				if r.IntN(8) == 0 {
+					limit += long
+				}
 			}
 			more := r.IntN(3) * r.IntN(Short+1)
 			room, check := guarded[uint64](Margin+limit+more, r.IntN(4), wordGuard)
