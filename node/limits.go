@@ -14,6 +14,10 @@ const (
 	// command may be larger (the API admits batches of 32 MiB).
 	maxEntryCommands = 256
 	maxEntryBytes    = 512 << 10
+	// leastWriteBytes is what a write counts for at least: a patch of 13 bytes makes the
+	// state write a whole document anew, vector and all, up to 128 KiB of it, in one
+	// storage batch for the entry, which has room for 4 GiB.
+	leastWriteBytes = 512
 	// maxEntriesInFlight bounds the entries appended but not yet applied. While
 	// one is, another leaves only with worthCommands or worthBytes: each entry
 	// costs a round of messages and flushes, so few large ones are cheaper.

@@ -242,9 +242,10 @@ func (p *proposer) take(underWay bool) []*proposal {
 			rest = append(rest, p.queue[i:]...)
 			break
 		}
+		size := max(len(pr.command), leastWriteBytes*len(pr.keys))
 		switch {
 		case pr.exclusive && len(group) > 0,
-			len(group) > 0 && bytes+len(pr.command) > maxEntryBytes,
+			len(group) > 0 && bytes+size > maxEntryBytes,
 			conflicts(taken, pr.keys):
 			rest = append(rest, pr)
 			continue
@@ -254,7 +255,7 @@ func (p *proposer) take(underWay bool) []*proposal {
 			continue
 		}
 		group = append(group, pr)
-		bytes += len(pr.command)
+		bytes += size
 		for _, k := range pr.keys {
 			taken[k] = struct{}{}
 		}

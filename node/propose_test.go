@@ -101,6 +101,17 @@ func TestTakeIsBounded(t *testing.T) {
 	if got := p.take(false); len(got) != 1 || got[0] != big {
 		t.Fatal("a big command gets an entry of its own")
 	}
+	// Small writes make the state write large documents: they count as more than they are.
+	var keys [2][]uint64
+	for i := range keys {
+		for k := range uint64(1000) {
+			keys[i] = append(keys[i], uint64(10000*i)+k)
+		}
+	}
+	p.queue = []*proposal{queued(keys[0]...), queued(keys[1]...), queued(9000)}
+	if got := p.take(false); len(got) != 2 || len(got[0].keys) != 1000 || len(got[1].keys) != 1 {
+		t.Fatalf("%d commands beside one of many small writes", len(got))
+	}
 }
 
 // A proposal withdrawn in time is never applied.
