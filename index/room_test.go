@@ -73,7 +73,7 @@ func TestRoomIsMadeForMore(t *testing.T) {
 	for _, metric := range metrics {
 		for _, quantization := range quantizations {
 			for _, onDisk := range []bool{false, true} {
-				if quantization == QuantizationNone && onDisk {
+				if quantization == QuantizationNone && onDisk || testing.Short() && metric == distance.Cosine {
 					continue
 				}
 				sealAt := seals[0]
