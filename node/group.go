@@ -48,7 +48,7 @@ type group struct {
 	core    atomic.Pointer[raftCore] // nil while the log cannot be written
 	props   *proposer
 	reads   *readBarrier
-	stageMu sync.Mutex // one snapshot is fetched at a time
+	staging chan struct{} // holds a token while a snapshot is fetched, one at a time
 
 	// established is the term in which this node, as leader, has committed an
 	// entry of its own; 0 before.

@@ -193,7 +193,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		m.Close()
 		return nil, fmt.Errorf("node: %s: %w", c.DataDir, tooOld(v, maxClusterVersion))
 	}
-	n.g = &group{id: groupID, dir: dir, cfg: c, self: n.selfInfo, log: n.log, met: n.met, m: m, mux: n.mux, rpc: n.rpc, book: n.book, onLeader: n.leaderDuties}
+	n.g = &group{id: groupID, dir: dir, cfg: c, self: n.selfInfo, log: n.log, met: n.met, m: m, mux: n.mux, rpc: n.rpc, staging: make(chan struct{}, 1), book: n.book, onLeader: n.leaderDuties}
 	n.mux.announced = n.g.announced
 	n.g.ctx, n.g.cancel = context.WithCancel(context.Background())
 	n.budgets = newBudgets(n)

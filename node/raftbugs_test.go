@@ -259,6 +259,28 @@ func TestSnapshotThatTheStateCoversButTheLogDoesNot(t *testing.T) {
 	}
 }
 
+// A snapshot that waits while another one is fetched does not keep its node from closing.
+func TestSnapshotThatWaitsForItsTurnEndsWithItsNode(t *testing.T) {
+	c := startCluster(t, 3, nil)
+	f := c.follower()
+	b, err := proto.Marshal(&nodev1.Manifest{Format: 1, ExportId: "e", SourceAddr: "nowhere"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.g.staging <- struct{}{} // another one is fetched, and its source does not answer
+	req := &raft.InstallSnapshotRequest{Term: f.g.core.Load().r.CurrentTerm(), Size: int64(len(b))}
+	answer := make(chan raft.RPCResponse, 1)
+	f.g.admit(f.g.core.Load().ls, raft.RPC{Command: req, Reader: bytes.NewReader(b), RespChan: answer}, func(raft.RPC) {
+		t.Error("it was installed out of turn")
+	})
+	if err := f.Close(c.ctx()); err != nil {
+		t.Error(err)
+	}
+	if r := <-answer; !errors.Is(r.Error, ErrClosed) {
+		t.Errorf("answered %v, %v", r.Response, r.Error)
+	}
+}
+
 // A node that finds no leader for long gives candidates more time, and goes
 // back to the configured time-out once there is a leader.
 func TestElectionsAreCalmedAndSpedUpAgain(t *testing.T) {

@@ -12,7 +12,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// receiveSnapshot fetches the files, then lets Raft install them.
+// receiveSnapshot fetches the files, then lets Raft install them. It waits for its turn,
+// since fetching may take minutes; the wait ends when the group does.
 func (g *group) receiveSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, forward func(raft.RPC)) {
 	c := g.core.Load()
 	if c == nil {
@@ -24,8 +25,13 @@ func (g *group) receiveSnapshot(rpc raft.RPC, req *raft.InstallSnapshotRequest, 
 		rpc.Respond(nil, err)
 		return
 	}
-	g.stageMu.Lock()
-	defer g.stageMu.Unlock()
+	select {
+	case g.staging <- struct{}{}:
+		defer func() { <-g.staging }()
+	case <-g.ctx.Done():
+		rpc.Respond(nil, ErrClosed)
+		return
+	}
 	if req.Term == c.r.CurrentTerm() && g.alreadyHas(req.LastLogIndex, req.LastLogTerm) {
 		// A repeated or late request. Installing it would take away entries
 		// this node has acknowledged since.
