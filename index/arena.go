@@ -23,6 +23,7 @@ type arena struct {
 	reserved  uintptr // bytes of address space
 	committed uintptr // bytes that may be touched
 	mapping   []byte  // what munmap takes
+	open      bool    // all of it may be touched from the beginning
 	small     bool    // keep to small pages, since rows will be discarded
 }
 
@@ -49,48 +50,40 @@ func (cfg *Config) maxRows(more int) int {
 	return int(min(physicalMemory()/bytes+1, maxVertices))
 }
 
-// fewRows is how many vectors a generation has room for at first, which takes some
-// megabytes of address space; to make room for all that the machine can hold takes
-// more than the machine has of memory, and there may be thousands of collections
-// (docs/adr/0104).
-const fewRows = 4096
-
-// firstRows is how many vectors a generation is to have room for that has so many
-// now, fewRows or all.
-func (cfg *Config) firstRows(n int) int {
-	rows := fewRows
-	if cfg.onDisk() {
-		rows = firstTraining // see outgrown
-	}
-	if all := cfg.maxRows(0); 2*n >= rows || all < 2*fewRows {
-		return all
-	}
-	return rows
-}
-
 // onDisk reports whether vectors leave memory once the graph covers them.
 func (cfg *Config) onDisk() bool { return cfg.VectorsOnDisk && cfg.Quantization != QuantizationNone }
+
+// openShare of the memory is the most that is readable and writable from the
+// beginning. The kernel makes one area of such neighbours, of which a process may have
+// some 65,000.
+const openShare = 32
 
 // newArena reserves address space for so many rows of stride bytes, and less
 // where the address space is short.
 func newArena(stride, rows int) (*arena, error) {
 	a := &arena{stride: uintptr(stride)}
 	want := min(uintptr(stride)*uintptr(rows), maxReserve)
-	if rows <= 4*fewRows {
-		// All of it may be touched at once: the kernel makes one area of such
-		// neighbours, of which a process may have some 65,000.
-		want = (want + 0xffff) &^ 0xffff
-		var err error
-		if a.mapping, err = mmap(want, unix.PROT_READ|unix.PROT_WRITE); err != nil {
-			return nil, fmt.Errorf("index: reserve address space: %w", err)
-		}
-		a.base, a.reserved, a.committed = unsafe.Pointer(unsafe.SliceData(a.mapping)), want, want
-		return a, nil
+	little := rows <= 4*fewRows // which never gets huge pages
+	round := uintptr(hugePage)
+	if little {
+		round = 64 << 10
 	}
-	want = (want + hugePage - 1) / hugePage * hugePage
+	want = (want + round - 1) / round * round
+	align := uintptr(0)
+	if !little {
+		align = hugePage
+	}
 	var err error
-	for ; want >= hugePage; want /= 2 {
-		a.mapping, err = mmap(want+hugePage, unix.PROT_NONE)
+	if little || want <= physicalMemory()/openShare {
+		a.mapping, err = mmap(want+align, unix.PROT_READ|unix.PROT_WRITE)
+		a.open = err == nil
+		if a.open && little {
+			a.committed = want
+		}
+	}
+	for ; !a.open && want >= round; want /= 2 {
+		// Where the kernel counts what may be written as taken, this is not counted.
+		a.mapping, err = mmap(want+align, unix.PROT_NONE)
 		if err == nil {
 			break
 		}
@@ -98,8 +91,11 @@ func newArena(stride, rows int) (*arena, error) {
 	if err != nil {
 		return nil, fmt.Errorf("index: reserve address space: %w", err)
 	}
-	start := uintptr(unsafe.Pointer(unsafe.SliceData(a.mapping)))
-	skip := (hugePage - start%hugePage) % hugePage
+	skip := uintptr(0)
+	if !little {
+		start := uintptr(unsafe.Pointer(unsafe.SliceData(a.mapping)))
+		skip = (hugePage - start%hugePage) % hugePage
+	}
 	a.base = unsafe.Pointer(unsafe.SliceData(a.mapping[skip:]))
 	a.reserved = want
 	return a, nil
@@ -131,14 +127,26 @@ func (a *arena) grow(n int) {
 		to = min((to+hugePage-1)/hugePage*hugePage, a.reserved)
 	}
 	part := unsafe.Slice((*byte)(unsafe.Add(a.base, a.committed)), to-a.committed)
-	if err := unix.Mprotect(part, unix.PROT_READ|unix.PROT_WRITE); err != nil {
-		panic(fmt.Sprintf("index: commit %d bytes: %v", len(part), err))
+	if !a.open {
+		if err := unix.Mprotect(part, unix.PROT_READ|unix.PROT_WRITE); err != nil {
+			panic(fmt.Sprintf("index: commit %d bytes: %v", len(part), err))
+		}
 	}
 	if to >= hugePage && !a.small {
 		// Small collections stay on small pages; advice may be refused.
 		adviseHuge(part)
 	}
 	a.committed = to
+}
+
+// copyRows makes rows [from, to) those of other, which has them.
+func (a *arena) copyRows(other *arena, from, to uint32) {
+	if a == nil || from >= to {
+		return
+	}
+	a.grow(int(to))
+	n := int(to-from) * int(a.stride)
+	copy(u8At(a.row(from), n), u8At(other.row(from), n))
 }
 
 // row is the address of row i, which must be below what grow was given.

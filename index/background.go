@@ -16,7 +16,7 @@ const reclaimPause = 20 * time.Millisecond
 // and, after Seal, the next one until it can take the current one's place.
 func (x *Index) build() {
 	// The builder holds the generation that it is at work on, since the appender may
-	// replace it (see outgrown).
+	// replace it (see makeRoom).
 	var current, next *builder
 	defer func() { current.g.release() }()
 	for {
@@ -27,6 +27,11 @@ func (x *Index) build() {
 			}
 			current = newBuilder(x.acquire(), x.cfg.Workers)
 			current.pace = &x.pace
+		}
+		if current.g.outgrown() && !current.g.cramped.Load() {
+			if x.enlarge(current.g); current.g != x.current.Load() {
+				continue
+			}
 		}
 		g := x.acquireSuccessor()
 		switch {
@@ -144,9 +149,13 @@ func (x *Index) advance(b *builder) bool {
 		}
 		return true
 	}
+	if next.full() { // there were few when it was begun
+		x.restartNext(x.cfg.room(int(next.total.Load())))
+		return true
+	}
 	row := make([]float32, x.cfg.Dimension)
 	for range takeOver {
-		if next.taken == total {
+		if next.taken == total || next.full() {
 			break
 		}
 		v := next.taken

@@ -51,6 +51,8 @@ type generation struct {
 	// late: codes of the first firstTraining vertices were poor, so the first batch is
 	// of fullTraining.
 	late atomic.Bool
+	// cramped: there was no address space for a larger one.
+	cramped atomic.Bool
 	// vectorsHash covers slots and vectors below graphed; the builder's.
 	vectorsHash digest
 	// taken is how many vertices of the generation before were looked at.
@@ -156,14 +158,6 @@ func (g *generation) add(slot Slot, vector []float32, deadAt uint64, normalize b
 		g.garbage.Add(1)
 	}
 	g.total.Store(v + 1)
-}
-
-// outgrown reports whether it is time to make room for all that the machine can hold:
-// when half of little room is taken, and now and then if there was none. With vectors on
-// disk that is before there is a graph, so that all of them are in memory still.
-func (g *generation) outgrown() bool {
-	n := int(g.total.Load())
-	return n%64 == 0 && 2*n >= g.rows && g.rows < g.cfg.maxRows(0) && (g.disk == nil || g.graphed.Load() == 0)
 }
 
 // kill marks the vertex of a slot dead; nothing happens if it has none.

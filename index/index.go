@@ -155,6 +155,7 @@ type Index struct {
 	next   *generation // being built after Seal, or nil
 	closed bool
 	idle   chan struct{} // closed and replaced when the builder has nothing to do
+	larger *sync.Cond    // the current generation may have been replaced by a larger one, or x closed
 
 	pace  pacer
 	wake  bell // for the builder
@@ -173,17 +174,24 @@ func Open(ctx context.Context, cfg Config, generation uint64, src Source) (*Inde
 	if err != nil {
 		return nil, err
 	}
-	x, err := load(ctx, cfg, generation, src, cfg.firstRows(0))
-	if errors.Is(err, errOutgrown) {
-		x, err = load(ctx, cfg, generation, src, cfg.maxRows(0))
+	rows := cfg.room(0)
+	x, err := load(ctx, cfg, generation, src, rows)
+	for errors.Is(err, errOutgrown) {
+		rows = cfg.room((rows + 1) / 2)
+		x, err = load(ctx, cfg, generation, src, rows)
 	}
 	if err != nil {
 		return nil, err
 	}
+	x.begin()
+	return x, nil
+}
+
+// begin starts what runs until Close.
+func (x *Index) begin() {
 	x.done.Go(x.build)
 	x.done.Go(x.mergePayload)
 	x.wake.nudge()
-	return x, nil
 }
 
 // load makes an index whose builders do not run yet, with room for so many vectors. It
@@ -214,6 +222,7 @@ func newIndex(cfg Config, src Source) *Index {
 		checkpoints: make(chan checkpointRequest),
 		stop:        make(chan struct{}),
 	}
+	x.larger = sync.NewCond(&x.mu)
 	x.pace.start, x.pace.stop = time.Now(), x.stop
 	x.scratches.New = func() any { return new(scratch) }
 	return x
@@ -247,43 +256,12 @@ func (x *Index) Append(slot Slot, vector []float32, payload []byte) {
 		x.merge.nudge()
 	}
 	x.mu.Lock()
-	g := x.current.Load()
-	if g.outgrown() {
-		g = x.makeRoom(g)
+	if g := x.withRoom(); g != nil {
+		g.append(slot, vector, 0)
 	}
-	g.append(slot, vector, 0)
 	x.mu.Unlock()
 	x.pace.appended()
 	x.wake.nudge()
-}
-
-// makeRoom puts the current generation g into one that has room for all the machine can
-// hold. Its graph is built anew, the same one; searches compare all vectors, which are
-// few, until it is. It returns g if there is no room, to be tried again; x.mu is held.
-func (x *Index) makeRoom(g *generation) *generation {
-	fresh, err := newGeneration(&x.cfg, x.src, g.id, g.sealedAt, x.cfg.maxRows(0))
-	if err != nil {
-		x.cfg.Warn("there is no room for many more vectors", err)
-		return g
-	}
-	fresh.plain.Store(g.plain.Load())
-	for v := range g.total.Load() {
-		fresh.add(g.slot(v), g.vector(v), g.deadIndex(v), false)
-	}
-	if next := x.next; next != nil && next.rows < fresh.rows {
-		// It has as little room. It begins again, too.
-		x.next = nil
-		if again, err := newGeneration(&x.cfg, x.src, next.id, next.sealedAt, fresh.rows); err != nil {
-			x.cfg.Warn("the next generation is given up until the next start", err)
-		} else {
-			again.plain.Store(next.plain.Load())
-			x.next = again
-		}
-		next.release()
-	}
-	x.current.Store(fresh)
-	g.release()
-	return fresh
 }
 
 // Delete marks a slot dead from log index at on.
@@ -299,7 +277,7 @@ func (x *Index) Delete(slot Slot, at uint64) {
 // Seal begins the next generation: in background a new graph is built of the
 // slots live at log index at, and takes over when it has caught up.
 func (x *Index) Seal(generation, at uint64) {
-	g, err := newGeneration(&x.cfg, x.src, generation, at, x.cfg.firstRows(int(x.current.Load().total.Load())))
+	g, err := newGeneration(&x.cfg, x.src, generation, at, x.cfg.room(int(x.current.Load().total.Load())))
 	if err != nil {
 		x.cfg.Warn("the next generation was not begun", err)
 		return
@@ -466,6 +444,7 @@ func (x *Index) Close() error {
 		return nil
 	}
 	x.closed = true
+	x.larger.Broadcast()
 	x.mu.Unlock()
 	close(x.stop)
 	x.done.Wait()

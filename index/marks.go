@@ -4,6 +4,7 @@ package index
 
 import (
 	"encoding/binary"
+	"slices"
 	"sync"
 )
 
@@ -63,6 +64,13 @@ func (m *markRing) add(graphed uint32, hash digest) {
 	}
 	m.ring[m.next] = mark
 	m.next = (m.next + 1) % maxMarks
+}
+
+// copy takes the marks of another graph.
+func (m *markRing) copy(other *markRing) {
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	m.ring, m.next = slices.Clone(other.ring), other.next
 }
 
 // newest returns at least one mark: a graph of nothing has the hash zero.

@@ -69,7 +69,7 @@ func (x *Index) load(ctx context.Context, g *generation, src Source, early *earl
 			return fmt.Errorf("index: slot %d came after slot %d", e.Slot, last)
 		}
 		last = int64(e.Slot)
-		if g.outgrown() {
+		if g.total.Load()%64 == 0 && g.outgrown() {
 			return errOutgrown
 		}
 		if len(e.Vector) != x.cfg.Dimension {
