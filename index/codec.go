@@ -56,6 +56,9 @@ const (
 	fullTraining  = 1024
 	sampleRows    = 2048
 	centreRows    = 256
+	// mostStray is how many of those trained on may be so long that inner products
+	// with them are left to others than the codes; see maxExcess.
+	mostStray = 8
 	// sampleValues is how many deviations the scale is taken from.
 	sampleValues = 1 << 17
 )
@@ -113,7 +116,7 @@ func trainCodec(g *generation, n uint32) *codec {
 			values[d*int(columns)+int(i)] = x
 		}
 	}
-	var high, low, rare highest
+	var high, low, rare, farthest highest
 	for d := range c.offset {
 		high.reset(int(columns)/16 + 1)
 		low.reset(int(columns)/16 + 1)
@@ -127,9 +130,10 @@ func trainCodec(g *generation, n uint32) *codec {
 	deviations := int(rows) * c.dim / every
 	rare.reset(deviations/2000 + 1)
 	at := 0
-	largest := float32(0)
+	farthest.reset(int(min(rows, mostStray+1)))
 	for i := range rows {
 		c.expand(g, i*step, row)
+		largest := float32(0)
 		for d, x := range row {
 			dev := float32(math.Abs(float64(x - c.offset[d])))
 			largest = max(largest, dev)
@@ -138,9 +142,12 @@ func trainCodec(g *generation, n uint32) *codec {
 				at = 0
 			}
 		}
+		farthest.add(largest)
 	}
-	half := largest
-	if deviations > 0 && !c.lifted {
+	half := farthest.at(0)
+	if c.lifted {
+		half = farthest.withoutStray()
+	} else if deviations > 0 {
 		// Rare outliers are cut off rather than paid for by all.
 		half = min(half, float32(rare.least()*1.2))
 	}
@@ -164,8 +171,22 @@ func (h *highest) add(x float32) {
 	}
 }
 
+// at is the i-th highest of them.
+func (h *highest) at(i int) float32 { return fromOrderedBits(^candidateKey(h.items[i])) }
+
 // least is the lowest of them.
-func (h *highest) least() float32 { return fromOrderedBits(^candidateKey(h.items[h.limit-1])) }
+func (h *highest) least() float32 { return h.at(h.limit - 1) }
+
+// withoutStray is the highest but for those, up to mostStray, that are more than
+// maxExcess times as high as the next.
+func (h *highest) withoutStray() float32 {
+	for i := h.limit - 1; i > 0; i-- {
+		if h.at(i-1) > maxExcess*h.at(i) && h.at(i) > 0 {
+			return h.at(i)
+		}
+	}
+	return h.at(0)
+}
 
 // trainIntegers chooses codes that lose nothing if all values are whole numbers
 // of a small range, as pixels and histograms are.

@@ -118,3 +118,29 @@ func TestOneVectorBeyondFloat32(t *testing.T) {
 		}
 	}
 }
+
+// Goal: a few vectors that are much longer than all others do not take the codes'
+// resolution from these, wherever they come, also among the first that codes are trained
+// on. Method: recall beside a scan, of queries some of which the long ones answer.
+func TestLongVectorsAmongThoseTrainedOn(t *testing.T) {
+	for _, onDisk := range []bool{false, true} {
+		for _, long := range []int{1, 8} {
+			for _, times := range []float32{30, 1e4} {
+				r := seeded(t, 95)
+				vectors := clustered(r, 3000, 16, 20, 0.3)
+				for i := range long {
+					w := slices.Clone(vectors[10+100*i])
+					for d := range w {
+						w[d] *= times * float32(1+i)
+					}
+					vectors[10+100*i] = w
+				}
+				x := open(t, Config{Dimension: 16, Metric: distance.Dot, VectorsOnDisk: onDisk}, stored(vectors))
+				waitIdle(t, x)
+				if got := recall(t, x, clustered(r, 50, 16, 20, 0.3), Query{K: 10}, all); got < 0.97 {
+					t.Errorf("on disk %v, %d vectors %g times as long: recall %.3f", onDisk, long, times, got)
+				}
+			}
+		}
+	}
+}
