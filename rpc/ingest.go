@@ -19,52 +19,15 @@ import (
 
 // IngestBatch implements collectionv1.CollectionServiceServer.
 //
-// One goroutine receives and cuts batches, another commits them in order; at
-// most three batches are in memory. A batch ends at a fixed function of the
-// stream and batch n is committed under "<request id>/<n>", so that a stream
+// One goroutine receives and cuts batches, the handler's own commits them in
+// order; at most three batches are in memory. A batch ends at a fixed function of
+// the stream and batch n is committed under "<request id>/<n>", so that a stream
 // sent again commits what is missing and nothing twice.
 func (s *service) IngestBatch(stream grpc.ClientStreamingServer[collectionv1.InsertRequest, collectionv1.IngestResponse]) error {
 	watch := startWatch()
-	ctx, cancel := context.WithCancel(stream.Context())
-	defer cancel()
-	first, err := stream.Recv()
-	if errors.Is(err, io.EOF) {
-		return invalid("", "the stream holds no document")
-	}
-	if err != nil {
-		return err
-	}
-	in := &ingest{s: s, first: first, ref: first.GetCollectionId(), requestID: first.GetRequestId()}
-	if err := checkRef(in.ref); err != nil {
-		return err
-	}
-	if err := s.check(first); err != nil {
-		return err
-	}
-	batches := make(chan *ingestBatch, 1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for b := range batches {
-			if in.err == nil {
-				in.err = func() (err error) {
-					defer carry(&err)
-					return in.commit(ctx, b)
-				}()
-			}
-			if in.err != nil {
-				cancel() // the receiver stops; batches behind this one are dropped
-			}
-		}
-	}()
-	received := in.receive(ctx, stream, first, batches)
-	close(batches)
-	<-done
-	switch {
-	case in.err != nil:
-		return noteCount(throw(in.err), "acknowledged", in.ingested)
-	case received != nil:
-		return noteCount(received, "acknowledged", in.ingested)
+	in := &ingest{s: s}
+	if err := in.run(stream); err != nil {
+		return noteCount(err, "acknowledged", in.ingested)
 	}
 	sv := s.wrote(in.logIndex)
 	return stream.SendAndClose(&collectionv1.IngestResponse{
@@ -83,16 +46,53 @@ func noteCount(err error, what string, n uint64) error {
 	return note(err, what, strconv.FormatUint(n, 10))
 }
 
-// ingest is one stream. The fields below err belong to the committing goroutine
-// until it has ended.
+// ingest is one stream. The fields behind requestID belong to the committing
+// goroutine.
 type ingest struct {
 	s              *service
 	first          *collectionv1.InsertRequest
 	ref, requestID string
 
-	err               error
 	ingested, created uint64
 	logIndex          uint64
+}
+
+// run commits the stream to its end.
+//
+// A commit that fails ends the handler while the receiving goroutine still waits for
+// a client that may be pausing: the end of the handler ends its wait.
+func (in *ingest) run(stream grpc.ClientStreamingServer[collectionv1.InsertRequest, collectionv1.IngestResponse]) error {
+	ctx, cancel := context.WithCancel(stream.Context())
+	defer cancel()
+	first, err := stream.Recv()
+	if errors.Is(err, io.EOF) {
+		return invalid("", "the stream holds no document")
+	}
+	if err != nil {
+		return err
+	}
+	in.first, in.ref, in.requestID = first, first.GetCollectionId(), first.GetRequestId()
+	if err := checkRef(in.ref); err != nil {
+		return err
+	}
+	if err := in.s.check(first); err != nil {
+		return err
+	}
+	batches := make(chan *ingestBatch, 1)
+	received := make(chan error, 1)
+	go func() {
+		defer close(batches)
+		received <- func() (err error) {
+			defer carry(&err)
+			return in.receive(ctx, stream, first, batches)
+		}()
+	}()
+	for b := range batches {
+		if err := in.commit(ctx, b); err != nil {
+			return err
+		}
+	}
+	return throw(<-received)
 }
 
 // ingestBatch is a piece of the stream that goes into one log entry.

@@ -99,8 +99,9 @@ type CollectionServiceClient interface {
 	// one is committed. Documents are upserted in batches, in stream order. With
 	// a request_id on the first message a stream that is sent again is applied
 	// once; collection_id and the fields from 20 on of later messages are empty or
-	// as in the first. On an error the status details say how many were
-	// acknowledged.
+	// as in the first. The stream ends at the first error, also while the client
+	// pauses; the status details say how many documents from its beginning are
+	// committed (acknowledged), and which one is at fault, if one is.
 	IngestBatch(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[InsertRequest, IngestResponse], error)
 }
 
@@ -297,8 +298,9 @@ type CollectionServiceServer interface {
 	// one is committed. Documents are upserted in batches, in stream order. With
 	// a request_id on the first message a stream that is sent again is applied
 	// once; collection_id and the fields from 20 on of later messages are empty or
-	// as in the first. On an error the status details say how many were
-	// acknowledged.
+	// as in the first. The stream ends at the first error, also while the client
+	// pauses; the status details say how many documents from its beginning are
+	// committed (acknowledged), and which one is at fault, if one is.
 	IngestBatch(grpc.ClientStreamingServer[InsertRequest, IngestResponse]) error
 	mustEmbedUnimplementedCollectionServiceServer()
 }
