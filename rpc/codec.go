@@ -17,15 +17,20 @@ import (
 // lenientCodec is gRPC's protobuf codec, but for requests that cannot be
 // decoded. gRPC answers the error of a codec with INTERNAL, whatever it is, and
 // before an interceptor runs. So the codec lets such a request pass with a mark
-// that guard refuses.
+// that guard refuses. It does the same with one that is too large, since gRPC's own
+// refusal is a bare code: no class, no reason, and of a stream no word on how far it
+// came.
 type lenientCodec struct{ encoding.CodecV2 }
 
 func newCodec() lenientCodec { return lenientCodec{encoding.GetCodecV2(grpcproto.Name)} }
 
-// undecodedTag begins the unknown fields of a request that was not decoded; the
-// reason follows. No message that was decoded has it there: a field number of 0
-// is refused.
-const undecodedTag = 0
+// These begin the unknown fields of a request that was not decoded; the reason
+// follows. No message that was decoded has them there: a field number of 0 is
+// refused.
+const (
+	undecodedTag = 0
+	tooLargeTag  = 1
+)
 
 // freelyDecoded is how large a request may be whose messages are not counted
 // before they are decoded.
@@ -36,6 +41,11 @@ func (c lenientCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	m, ok := v.(proto.Message)
 	if !ok {
 		return c.CodecV2.Unmarshal(data, v)
+	}
+	if n := data.Len(); n > maxMessageBytes {
+		proto.Reset(m)
+		m.ProtoReflect().SetUnknown(fmt.Appendf([]byte{tooLargeTag}, "%d bytes, more than %d", n, maxMessageBytes))
+		return nil
 	}
 	var err error
 	if data.Len() > freelyDecoded {
@@ -89,8 +99,14 @@ func checkDecoded(req any) error {
 	if !ok {
 		return nil
 	}
-	if mark := m.ProtoReflect().GetUnknown(); len(mark) > 0 && mark[0] == undecodedTag {
+	mark := m.ProtoReflect().GetUnknown()
+	switch {
+	case len(mark) == 0:
+		return nil
+	case mark[0] == undecodedTag:
 		return invalidf("", "the request could not be decoded: %s", mark[1:])
+	case mark[0] == tooLargeTag:
+		return fmt.Errorf("%w: %s", ErrBodyTooLarge, mark[1:])
 	}
 	return nil
 }

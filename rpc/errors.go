@@ -48,8 +48,8 @@ const (
 var (
 	// ErrTooManyRequests: the bound on requests in flight is reached.
 	ErrTooManyRequests = errors.New("too many requests in flight")
-	// ErrBodyTooLarge: the body of an HTTP request exceeds its bound.
-	ErrBodyTooLarge = errors.New("request body too large")
+	// ErrBodyTooLarge: the body of an HTTP request, or a gRPC message, exceeds its bound.
+	ErrBodyTooLarge = errors.New("request too large")
 )
 
 // rule says what an error means on the wire.

@@ -64,7 +64,7 @@ type ingest struct {
 func (in *ingest) run(stream grpc.ClientStreamingServer[collectionv1.InsertRequest, collectionv1.IngestResponse]) error {
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()
-	first, err := stream.Recv()
+	first, err := recvDocument(stream, 0)
 	if errors.Is(err, io.EOF) {
 		return invalid("", "the stream holds no document")
 	}
@@ -93,6 +93,24 @@ func (in *ingest) run(stream grpc.ClientStreamingServer[collectionv1.InsertReque
 		}
 	}
 	return throw(<-received)
+}
+
+// recvDocument receives the document that is row of the stream, and names it if it
+// is refused for its bytes.
+func recvDocument(stream grpc.ClientStreamingServer[collectionv1.InsertRequest, collectionv1.IngestResponse], row int) (*collectionv1.InsertRequest, error) {
+	doc, err := stream.Recv()
+	if err == nil {
+		return doc, nil
+	}
+	field := at("", "documents", row)
+	var iv *invalidError
+	switch {
+	case errors.Is(err, ErrBodyTooLarge):
+		err = note(fmt.Errorf("%s: %w", field, err), "field", field)
+	case errors.As(err, &iv):
+		err = invalid(field, iv.Error())
+	}
+	return nil, err
 }
 
 // ingestBatch is a piece of the stream that goes into one log entry.
@@ -157,7 +175,7 @@ func (in *ingest) receive(ctx context.Context, stream grpc.ClientStreamingServer
 		b.bytes += size
 		b.ids[doc.GetDocId()] = true
 		var err error
-		if doc, err = stream.Recv(); errors.Is(err, io.EOF) {
+		if doc, err = recvDocument(stream, row+1); errors.Is(err, io.EOF) {
 			return send(b)
 		} else if err != nil {
 			return err

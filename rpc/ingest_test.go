@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -14,6 +15,37 @@ import (
 
 	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
+
+// A message above the bound ends the stream as any other message that is refused: it
+// is named, and what was acknowledged before it is told and there, and nothing else.
+func TestIngestNamesTheMessageThatIsTooLarge(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	docs := make([]*collectionv1.InsertRequest, 1500)
+	for i := range docs {
+		docs[i] = &collectionv1.InsertRequest{CollectionId: "c", DocId: fmt.Sprint("d", i), Vector: []float32{1}}
+	}
+	large := docs[1203]
+	large.Metadata = jsonText(`{"a":"` + strings.Repeat("x", maxMessageBytes) + `"}`)
+	_, err := b.ingest(docs)
+	if status.Code(err) != codes.ResourceExhausted || reasonOf(err) != "REQUEST_TOO_LARGE" || metadataOf(err, "class") != "permanent" ||
+		metadataOf(err, "field") != "documents[1203]" || metadataOf(err, "acknowledged") != "1000" {
+		t.Errorf("message too large: %v, reason %s, class %s, field %s, acknowledged %s", err, reasonOf(err),
+			metadataOf(err, "class"), metadataOf(err, "field"), metadataOf(err, "acknowledged"))
+	}
+	if n := b.count("c"); n != 1000 {
+		t.Errorf("%d documents; want the 1000 acknowledged", n)
+	}
+	_, err = b.ingest([]*collectionv1.InsertRequest{large})
+	if reasonOf(err) != "REQUEST_TOO_LARGE" || metadataOf(err, "field") != "documents[0]" || metadataOf(err, "acknowledged") != "0" {
+		t.Errorf("first message too large: %v, reason %s, field %s, acknowledged %s", err, reasonOf(err),
+			metadataOf(err, "field"), metadataOf(err, "acknowledged"))
+	}
+	_, err = b.docs.Insert(t.Context(), large)
+	if status.Code(err) != codes.ResourceExhausted || reasonOf(err) != "REQUEST_TOO_LARGE" || metadataOf(err, "class") != "permanent" {
+		t.Errorf("request too large: %v, reason %s, class %s", err, reasonOf(err), metadataOf(err, "class"))
+	}
+}
 
 // A client that pauses hears of a batch that was not committed, without sending more.
 func TestIngestEndsWhenACommitFails(t *testing.T) {

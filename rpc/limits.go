@@ -51,6 +51,7 @@ const (
 	maxObjects      = 1 << 20                      // of a request, at all levels; an empty one takes 2 bytes on the wire and 200 of memory
 	maxPayloadDepth = raftfsm.MaxMetadataDepth - 1 // the scalars within count there
 	maxMessageBytes = 40 << 20
+	maxFrameBytes   = 2 * maxMessageBytes // gRPC reads so much, so that the codec refuses what is above maxMessageBytes and says so
 	maxSendBytes    = 256 << 20
 	firstBodyBytes  = 256 << 10 // of a body are made room for before any has come
 	maxHeaderBytes  = 64 << 10

@@ -111,7 +111,7 @@ func newGRPC(cfg Config, g *guard) *grpc.Server {
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.UnaryInterceptor(g.intercept),
 		grpc.StreamInterceptor(g.interceptStream),
-		grpc.MaxRecvMsgSize(maxMessageBytes),
+		grpc.MaxRecvMsgSize(maxFrameBytes),
 		grpc.MaxSendMsgSize(maxSendBytes),
 		grpc.MaxConcurrentStreams(maxStreams),
 		// Handlers mostly wait for the log, so that workers far beyond the cores keep
