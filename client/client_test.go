@@ -78,6 +78,7 @@ func TestEveryErrorOfAWrite(t *testing.T) {
 		// What is refused by a look at the catalog says nothing of the time before.
 		{name: "unknown, then its collection is gone", faults: []fault{{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: refusal(codes.NotFound, "COLLECTION_NOT_FOUND", "class", "permanent")}}, class: Unknown, attempts: 2, written: 1},
 		{name: "unknown, then its collection is another", faults: []fault{{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: refusal(codes.InvalidArgument, "INVALID_ARGUMENT", "class", "permanent")}}, class: Unknown, attempts: 2, written: 1},
+		{name: "carried out by an earlier call", faults: []fault{{err: refusal(codes.NotFound, "COLLECTION_NOT_FOUND", "class", "unknown", "carried_out_at", "7")}}, class: Unknown, attempts: 1},
 		{name: "unknown, then denied", faults: []fault{{apply: true, err: refusal(codes.Unknown, "UNKNOWN_OUTCOME", "class", "unknown")}, {err: status.Error(codes.PermissionDenied, "no")}}, class: Unknown, attempts: 2, written: 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -49,6 +49,8 @@
 //	INVALID_ARGUMENT, NOT_FOUND,          permanent    returned             returned
 //	  ALREADY_EXISTS, VERSION_MISMATCH,
 //	  bad token, permission, unknown rpc
+//	the same, carried out before on a     unknown      returned             -
+//	  collection that is gone
 //	the caller's context ends             as so far    returned             returned
 //
 // A write keeps its request id through all attempts and the servers remember

@@ -155,11 +155,13 @@ func judge(err error, sent bool) verdict {
 	}
 	v := verdict{code: s.Code()}
 	var class string
+	carried := false
 	for _, d := range s.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:
 			v.reason, class = d.GetReason(), d.GetMetadata()["class"]
 			v.hint = hintOf(d.GetMetadata())
+			carried = d.GetMetadata()["carried_out_at"] != ""
 		case *errdetails.RetryInfo:
 			v.after = min(d.GetRetryDelay().AsDuration(), maxRetryInfo)
 		}
@@ -170,7 +172,8 @@ func judge(err error, sent bool) verdict {
 	case "not_applied":
 		v.class, v.retry = NotApplied, true
 	case "unknown":
-		v.class, v.retry = Unknown, true
+		// What was carried out on a collection that is gone is answered so for ever.
+		v.class, v.retry = Unknown, !carried
 	case "permanent":
 		v.class, v.retry = Permanent, false
 	}

@@ -67,6 +67,23 @@ func (v *View) Nodes() []*fsmv1.NodeRecord { return v.st.nodes }
 // not taken away yet.
 func (v *View) PendingPurges() []string { return v.st.pendingPurges }
 
+// Request is the remembered outcome of a request id; nil if there is none. What the
+// request was is not remembered, and of a refusal not the message.
+func (v *View) Request(id string) (*fsmv1.Result, error) {
+	b, ok, err := v.st.snap.Get(appendRequestKey(nil, id), nil)
+	if err == nil && !ok {
+		return nil, nil
+	}
+	var q requestRecord
+	if err == nil {
+		q, err = decodeRequest(b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("raftfsm: read request %q: %w", id, markCorrupt(err))
+	}
+	return q.result, nil
+}
+
 // Diverged is not nil once a state check disagreed with this replica. It wraps
 // ErrDiverged.
 func (v *View) Diverged() error {

@@ -101,10 +101,10 @@ func (s *service) deleteMatching(ctx context.Context, r *collectionv1.DeleteMany
 	if err != nil {
 		return 0, 0, err
 	}
-	newest := ^uint64(0)
+	newest, before := ^uint64(0), false
 	options := node.ReadOptions{Consistency: node.Linearizable}
 	if r.GetRequestId() != "" {
-		if newest, err = s.mark(ctx, r); err != nil {
+		if newest, before, err = s.mark(ctx, r); err != nil {
 			return 0, 0, err
 		}
 		options = node.ReadOptions{Consistency: node.Session, MinIndex: newest}
@@ -114,22 +114,29 @@ func (s *service) deleteMatching(ctx context.Context, r *collectionv1.DeleteMany
 		return 0, 0, err
 	}
 	defer v.Close()
+	// An attempt before this one may have deleted documents of a collection that is gone.
+	failed := func(err error) error {
+		if before && errors.Is(err, raftfsm.ErrCollectionNotFound) {
+			err = &carriedError{err: err, logIndex: newest}
+		}
+		return noteCount(err, "deleted", deleted)
+	}
 	c, err := v.collection(r.GetCollectionId())
 	if err != nil {
-		return 0, 0, err
+		return 0, 0, failed(err)
 	}
 	logIndex = v.applied
 	for after := ""; ; {
 		writes, last, err := matching(ctx, c, filter, after, newest)
 		if err != nil {
-			return deleted, logIndex, noteCount(err, "deleted", deleted)
+			return deleted, logIndex, failed(err)
 		}
 		if len(writes) > 0 {
 			cmd := (&writer{rec: c.Record(), writes: writes}).command()
 			cmd.RequestId = chunkID(r.GetRequestId(), writes)
 			res, err := s.propose(ctx, cmd)
 			if err != nil {
-				return deleted, logIndex, noteCount(err, "deleted", deleted)
+				return deleted, logIndex, failed(err)
 			}
 			deleted += applied(res)
 			logIndex = max(logIndex, res.GetLogIndex())
@@ -143,22 +150,28 @@ func (s *service) deleteMatching(ctx context.Context, r *collectionv1.DeleteMany
 
 // mark commits the marker: a delete of a document that must not exist, named by the
 // filter. The state always refuses it, and remembers that; another filter under the
-// same request id is another command, and REQUEST_ID_REUSED.
-func (s *service) mark(ctx context.Context, r *collectionv1.DeleteManyRequest) (uint64, error) {
+// same request id is another command, and REQUEST_ID_REUSED. before is true if an
+// earlier attempt has committed it.
+func (s *service) mark(ctx context.Context, r *collectionv1.DeleteManyRequest) (logIndex uint64, before bool, err error) {
 	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.GetFilter())
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	sum, absent := sha256.Sum256(text), uint64(0)
-	res, err := s.proposeOn(ctx, r.GetCollectionId(), r.GetRequestId()+"/start", func(c *raftfsm.Collection) (*fsmv1.Command, error) {
+	res, err := s.proposeOn(ctx, r.GetCollectionId(), r.GetRequestId()+markSuffix, func(c *raftfsm.Collection) (*fsmv1.Command, error) {
 		return (&writer{rec: c.Record(), writes: []*fsmv1.Write{{
 			Kind: fsmv1.Write_KIND_DELETE, DocId: "filter " + hex.EncodeToString(sum[:16]), IfVersion: &absent,
 		}}}).command(), nil
 	})
-	if errors.Is(err, raftfsm.ErrDocumentNotFound) || errors.Is(err, raftfsm.ErrVersionMismatch) {
+	if marked(err) {
 		err = nil
 	}
-	return res.GetLogIndex(), err
+	return res.GetLogIndex(), res.GetReplayed(), err
+}
+
+// marked reports whether err is how the state refuses a marker.
+func marked(err error) bool {
+	return errors.Is(err, raftfsm.ErrDocumentNotFound) || errors.Is(err, raftfsm.ErrVersionMismatch)
 }
 
 // matching finds the deletes of one batch; last is empty at the end of the

@@ -136,6 +136,19 @@ func invalidf(field, format string, args ...any) *invalidError {
 	return invalid(field, fmt.Sprintf(format, args...))
 }
 
+// carriedError refuses a request that an attempt before it, on a collection that is
+// gone, may be the same as: that nothing happened is not known.
+type carriedError struct {
+	err      error
+	logIndex uint64
+}
+
+func (e *carriedError) Error() string {
+	return fmt.Sprintf("%v; a request with this id was carried out at log index %d, on a collection that has been dropped since", e.err, e.logIndex)
+}
+
+func (e *carriedError) Unwrap() error { return e.err }
+
 // noted is an error with a line of metadata for its ErrorInfo.
 type noted struct {
 	err        error
@@ -189,6 +202,11 @@ func statusOf(err error) *status.Status {
 				break
 			}
 		}
+	}
+	var carried *carriedError
+	if errors.As(err, &carried) {
+		r.class = classUnknown
+		meta["carried_out_at"] = strconv.FormatUint(carried.logIndex, 10)
 	}
 	meta["class"] = r.class
 	maps.Copy(meta, hints(err))

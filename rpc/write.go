@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -44,13 +45,15 @@ func (s *service) propose(ctx context.Context, cmd *fsmv1.Command) (*fsmv1.Resul
 // The collection is looked up in whatever this replica has applied, which costs
 // no round trip. Only what that view refuses is looked up again by a
 // linearizable read, since the replica may lag behind a create, or a drop and
-// create, that the caller knows of.
+// create, that the caller knows of. What that refuses in turn, and what the state
+// takes for another request, is looked at by carriedBefore.
 func (s *service) proposeOn(ctx context.Context, ref, requestID string,
 	build func(*raftfsm.Collection) (*fsmv1.Command, error)) (*fsmv1.Result, error) {
 	if err := checkRef(ref); err != nil {
 		return nil, err
 	}
-	cmd, local := s.buildAt(ctx, node.Eventual, ref, build)
+	id := requestID
+	cmd, local := s.buildAt(ctx, node.Eventual, ref, id, build)
 	if local == nil {
 		cmd.RequestId = requestID
 		res, err := s.propose(ctx, cmd)
@@ -58,11 +61,11 @@ func (s *service) proposeOn(ctx context.Context, ref, requestID string,
 		// it named another collection and is taken for another request.
 		early := errors.Is(err, raftfsm.ErrRequestIDReused) && res.GetReplayed()
 		if !early && !errors.Is(err, raftfsm.ErrCollectionNotFound) {
-			return res, err
+			return res, s.orCarriedBefore(ctx, ref, id, err)
 		}
 		local = fmt.Errorf("%w: collection %q", raftfsm.ErrCollectionNotFound, ref)
 		if requestID != "" {
-			requestID += "/again" // the refusal is remembered under the plain one
+			requestID += againSuffix // the refusal is remembered under the plain one
 		}
 	}
 	var iv *invalidError
@@ -74,7 +77,7 @@ func (s *service) proposeOn(ctx context.Context, ref, requestID string,
 		look, cancel = s.whileLed(ctx)
 	}
 	defer cancel()
-	cmd, err := s.buildAt(look, node.Linearizable, ref, build)
+	cmd, err := s.buildAt(look, node.Linearizable, ref, id, build)
 	switch {
 	case iv != nil && (errors.Is(err, node.ErrNoLeader) || err != nil && look.Err() != nil && ctx.Err() == nil):
 		return nil, local // wrong by all this replica knows; say that
@@ -82,7 +85,54 @@ func (s *service) proposeOn(ctx context.Context, ref, requestID string,
 		return nil, err
 	}
 	cmd.RequestId = requestID
-	return s.propose(ctx, cmd)
+	res, err := s.propose(ctx, cmd)
+	return res, s.orCarriedBefore(ctx, ref, id, err)
+}
+
+// What proposeOn and mark append to the request id of a request that takes more than
+// one command.
+const (
+	againSuffix = "/again"
+	markSuffix  = "/start"
+)
+
+// carriedBefore is err, what refuses a request for a collection as of v, with what is
+// known of an attempt before it. A request sent again after its collection was dropped
+// finds none, or another one of that name, which refuses it: none of that says that
+// the request did not happen. c is what ref means in v, nil if it means nothing.
+//
+// An outcome from before c began is of a collection that is gone. One from later is of
+// another request, since this one would have got it too.
+func carriedBefore(v *raftfsm.View, c *raftfsm.Collection, requestID string, err error) error {
+	var iv *invalidError
+	if requestID == "" || !errors.Is(err, raftfsm.ErrCollectionNotFound) && !errors.Is(err, raftfsm.ErrRequestIDReused) && !errors.As(err, &iv) {
+		return err
+	}
+	for _, id := range []string{requestID, requestID + againSuffix} {
+		res, rerr := v.Request(id)
+		switch {
+		case rerr != nil:
+			return rerr
+		case res == nil, c != nil && res.GetLogIndex() >= c.Record().GetCreatedIndex():
+		case res.GetStatus() == fsmv1.Status_STATUS_OK, strings.HasSuffix(requestID, markSuffix) && marked(raftfsm.ResultError(res)):
+			return &carriedError{err: err, logIndex: res.GetLogIndex()}
+		}
+	}
+	return err
+}
+
+// orCarriedBefore is carriedBefore for what the state takes for another request.
+func (s *service) orCarriedBefore(ctx context.Context, ref, requestID string, err error) error {
+	if !errors.Is(err, raftfsm.ErrRequestIDReused) {
+		return err
+	}
+	v, rerr := s.node.Read(ctx, node.ReadOptions{Consistency: node.Linearizable})
+	if rerr != nil {
+		return rerr
+	}
+	defer v.Close()
+	c, _ := collectionOf(v, ref) // nil if it was dropped meanwhile
+	return carriedBefore(v, c, requestID, err)
 }
 
 // whileLed is ctx until no leader is known: a read that is linearizable would
@@ -106,7 +156,7 @@ func (s *service) whileLed(ctx context.Context) (context.Context, context.Cancel
 	return ctx, cancel
 }
 
-func (s *service) buildAt(ctx context.Context, level node.Consistency, ref string,
+func (s *service) buildAt(ctx context.Context, level node.Consistency, ref, requestID string,
 	build func(*raftfsm.Collection) (*fsmv1.Command, error)) (*fsmv1.Command, error) {
 	v, err := s.node.Read(ctx, node.ReadOptions{Consistency: level})
 	if err != nil {
@@ -115,9 +165,10 @@ func (s *service) buildAt(ctx context.Context, level node.Consistency, ref strin
 	defer v.Close()
 	c, err := collectionOf(v, ref)
 	if err != nil {
-		return nil, err
+		return nil, carriedBefore(v, nil, requestID, err)
 	}
-	return build(c)
+	cmd, err := build(c)
+	return cmd, carriedBefore(v, c, requestID, err)
 }
 
 // mintID makes a UUIDv7. With a request id it is a function of it, so that a
