@@ -18,7 +18,7 @@ import (
 )
 
 func newBench() *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use:   "bench",
 		Short: "Measure: index, writes, reads, searches, imports, failover",
 		Long: `bench measures. ann measures the index in this process; the others measure a
@@ -26,7 +26,7 @@ cluster through its API: a local one of three processes with real fsync that is
 made for the run, or the one that --endpoints names. The local one uses TLS
 between its nodes and to clients as production does, unless --plaintext is given.
 Compare runs only if they alternate on one idle machine.`,
-	}
+	})
 	cmd.AddCommand(newBenchANN(), newBenchWrite(), newBenchRead(), newBenchSearch(), newBenchImport(), newBenchFiltered(), newBenchFailover())
 	return cmd
 }

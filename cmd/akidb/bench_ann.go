@@ -29,7 +29,7 @@ func newBenchANN() *cobra.Command {
 latency over a sweep of ef. PATH is a folder with base.fvecs or .bvecs, query and
 groundtruth.ivecs, or an HDF5 file of ann-benchmarks.`,
 		Example: `  akidb bench ann fashion-mnist-784-euclidean.hdf5 --quantization none,sq8 --threads 1,2 --plot recall.svg`,
-		Args:    cobra.ExactArgs(1),
+		Args:    exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, q := range quantizations {
 				o.Quantizations = append(o.Quantizations, index.Quantization(q))

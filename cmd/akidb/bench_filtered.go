@@ -54,7 +54,7 @@ func newBenchFiltered() *cobra.Command {
 	var b benchCluster
 	var job importJob
 	cmd := &cobra.Command{
-		Use: "filtered DIR", Short: "Recall of filtered searches against a data set's filtered_tests.jsonl, on every replica", Args: cobra.ExactArgs(1),
+		Use: "filtered DIR", Short: "Recall of filtered searches against a data set's filtered_tests.jsonl, on every replica", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return b.with(cmd.Context(), func(t *benchTarget) error {
 				job.path = args[0]

@@ -225,7 +225,7 @@ func newBenchSearch() *cobra.Command {
 	var job importJob
 	var q collectionv1.QueryRequest
 	cmd := &cobra.Command{
-		Use: "search DIR", Short: "Searches of a benchmark data set through the API, with their recall", Args: cobra.ExactArgs(1),
+		Use: "search DIR", Short: "Searches of a benchmark data set through the API, with their recall", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return l.with(cmd.Context(), func(t *benchTarget) error {
 				folder, err := vecfile.OpenFolder(args[0])
@@ -338,7 +338,7 @@ func newBenchImport() *cobra.Command {
 	var b benchCluster
 	var job importJob
 	cmd := &cobra.Command{
-		Use: "import DIR", Short: "Import of a benchmark data set until every replica has indexed it", Args: cobra.ExactArgs(1),
+		Use: "import DIR", Short: "Import of a benchmark data set until every replica has indexed it", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return b.with(cmd.Context(), func(t *benchTarget) error {
 				job.path = args[0]

@@ -23,7 +23,7 @@ import (
 
 func newCluster() *cobra.Command {
 	var conn connection
-	cmd := &cobra.Command{Use: "cluster", Short: "Look at a cluster and change it"}
+	cmd := group(&cobra.Command{Use: "cluster", Short: "Look at a cluster and change it"})
 	conn.addFlags(cmd)
 	asJSON := cmd.PersistentFlags().Bool("json", false, "print JSON")
 	cmd.AddCommand(newClusterStatus(&conn, asJSON), newClusterMembers(&conn, asJSON), newClusterAdd(&conn),
@@ -160,7 +160,7 @@ func newClusterMembers(conn *connection, asJSON *bool) *cobra.Command {
 func newClusterAdd(conn *connection) *cobra.Command {
 	var voter, force bool
 	cmd := &cobra.Command{
-		Use: "add NODE-ID RAFT-ADDR", Short: "Add a node as a read replica; autopilot gives it a vote if there is room", Args: cobra.ExactArgs(2),
+		Use: "add NODE-ID RAFT-ADDR", Short: "Add a node as a read replica; autopilot gives it a vote if there is room", Args: exactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(func(cl *client.Client) error {
 				before, err := cl.Members(cmd.Context())
@@ -201,7 +201,7 @@ func said(cmd *cobra.Command, err error, format string, args ...any) error {
 func newClusterRemove(conn *connection) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use: "remove NODE-ID", Short: "Take a node that left for good out of the cluster", Args: cobra.ExactArgs(1),
+		Use: "remove NODE-ID", Short: "Take a node that left for good out of the cluster", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(func(cl *client.Client) error {
 				if err := isMember(cmd.Context(), cl, args[0]); err != nil {
@@ -219,7 +219,7 @@ func newClusterRemove(conn *connection) *cobra.Command {
 func newClusterPromote(conn *connection) *cobra.Command {
 	var force bool
 	cmd := &cobra.Command{
-		Use: "promote NODE-ID", Short: "Give a read replica a vote, once it has caught up", Args: cobra.ExactArgs(1),
+		Use: "promote NODE-ID", Short: "Give a read replica a vote, once it has caught up", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(func(cl *client.Client) error {
 				if err := isMember(cmd.Context(), cl, args[0]); err != nil {

@@ -15,7 +15,7 @@ import (
 
 func newCollection() *cobra.Command {
 	var conn connection
-	cmd := &cobra.Command{Use: "collection", Short: "Create, list, describe and delete collections"}
+	cmd := group(&cobra.Command{Use: "collection", Short: "Create, list, describe and delete collections"})
 	conn.addFlags(cmd)
 	asJSON := cmd.PersistentFlags().Bool("json", false, "print JSON")
 	cmd.AddCommand(newCollectionCreate(&conn, asJSON), newCollectionList(&conn, asJSON),
@@ -44,6 +44,9 @@ func (x *indexFlags) add(cmd *cobra.Command) {
 }
 
 func (x *indexFlags) request(name string, dim int) (*collectionv1.CreateCollectionRequest, error) {
+	if dim < 1 {
+		return nil, fmt.Errorf("--dimension: must be at least 1, not %d", dim)
+	}
 	r := &collectionv1.CreateCollectionRequest{Name: name, Dimension: uint32(dim), Metric: x.metric,
 		Index: &collectionv1.IndexParams{M: x.m, EfConstruction: x.efConstruction, EfSearch: x.efSearch, Quantization: x.quantization}}
 	if x.onDisk {
@@ -64,7 +67,7 @@ func newCollectionCreate(conn *connection, asJSON *bool) *cobra.Command {
 	var x indexFlags
 	var dim int
 	cmd := &cobra.Command{
-		Use: "create NAME", Short: "Create a collection", Args: cobra.ExactArgs(1),
+		Use: "create NAME", Short: "Create a collection", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req, err := x.request(args[0], dim)
 			if err != nil {
@@ -115,7 +118,7 @@ func newCollectionList(conn *connection, asJSON *bool) *cobra.Command {
 
 func newCollectionDescribe(conn *connection, asJSON *bool) *cobra.Command {
 	return &cobra.Command{
-		Use: "describe NAME", Aliases: []string{"get"}, Short: "Show a collection and the state of its index", Args: cobra.ExactArgs(1),
+		Use: "describe NAME", Aliases: []string{"get"}, Short: "Show a collection and the state of its index", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(func(cl *client.Client) error {
 				d, err := cl.Describe(cmd.Context(), &collectionv1.DescribeRequest{CollectionId: args[0]})
@@ -142,7 +145,7 @@ func newCollectionDescribe(conn *connection, asJSON *bool) *cobra.Command {
 func newCollectionDelete(conn *connection) *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
-		Use: "delete NAME", Short: "Delete a collection with all its documents", Args: cobra.ExactArgs(1),
+		Use: "delete NAME", Short: "Delete a collection with all its documents", Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !yes {
 				return fmt.Errorf("this deletes %q with all its documents for ever; say --yes", args[0])

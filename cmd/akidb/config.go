@@ -12,7 +12,7 @@ import (
 )
 
 func newConfig() *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Look at the configuration of a server"}
+	cmd := group(&cobra.Command{Use: "config", Short: "Look at the configuration of a server"})
 	check := &cobra.Command{
 		Use:   "check [flags of serve]",
 		Short: "Print the effective configuration with the source of each value, and say what is wrong",

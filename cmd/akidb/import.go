@@ -68,7 +68,7 @@ middle is an error that names the row; whole batches before it are committed.`,
 		Example: `  akidb import fashion fashion-mnist-784-euclidean.hdf5
   akidb import notes base.fvecs --payload payload.jsonl --metric cosine
   akidb import notes docs.jsonl --vector-field embedding --metric cosine`,
-		Args: cobra.ExactArgs(2),
+		Args: exactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			job.collection, job.path = args[0], args[1]
 			return conn.with(func(cl *client.Client) error {

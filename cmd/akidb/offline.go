@@ -34,7 +34,7 @@ func (o *offlineFlags) config() node.Config {
 }
 
 func newRaft() *cobra.Command {
-	cmd := &cobra.Command{Use: "raft", Short: "Look at the log of a stopped node, and move it to another store"}
+	cmd := group(&cobra.Command{Use: "raft", Short: "Look at the log of a stopped node, and move it to another store"})
 	cmd.AddCommand(newRaftInspect(), newRaftMigrate())
 	return cmd
 }

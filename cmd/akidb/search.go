@@ -37,7 +37,7 @@ func newSearch() *cobra.Command {
 		Example: `  akidb search notes --id readme -k 5
   akidb search notes --vector 0.1,0.2,0.3 --filter '{"must":[{"key":"lang","match":{"value":"go"}}]}'
   my-embedder "compress a file" | akidb search notes --vector-file -`,
-		Args: cobra.ExactArgs(1),
+		Args: exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return conn.with(func(cl *client.Client) error {
 				return search(cmd.Context(), cl, args[0], o, cmd.InOrStdin(), cmd.OutOrStdout())
