@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
@@ -59,7 +60,8 @@ func newImport() *cobra.Command {
 		Short: "Fill a collection from a file of vectors",
 		Long: `import upserts the rows of a file: fvecs, bvecs, npy, jsonl, ann-benchmarks HDF5, or
 the folder of a benchmark data set. The id of a row is its "id" field (jsonl) or
-its number. The collection is created if it is not there.
+its number. The collection is created if it is not there: only then do the flags
+of its index count.
 
 An import that was interrupted goes on where it stopped when it is started again:
 a state file remembers the rows that are committed, and batches keep their
@@ -259,6 +261,9 @@ func (j *importJob) prepare(ctx context.Context, cl *client.Client, first vecfil
 	}
 	if dim := int(got.Collection.Dimension); dim != len(first.Vector) {
 		return fmt.Errorf("collection %q has dimension %d, the rows of %s have %d", j.collection, dim, j.path, len(first.Vector))
+	}
+	if want := j.index.metric; want != "" && !strings.EqualFold(want, got.Collection.Metric) {
+		return fmt.Errorf("collection %q has metric %s, not %s; --metric %s imports into it all the same", j.collection, got.Collection.Metric, want, got.Collection.Metric)
 	}
 	j.collectionID = got.Collection.CollectionId
 	return nil
