@@ -9,6 +9,7 @@
 //		Endpoints: []string{"a:9443", "b:9443", "c:9443"}, // or "dns:///akidb:9443"
 //		TLS:       &tls.Config{RootCAs: pool},
 //	})
+//	if err != nil { … }
 //	defer c.Close()
 //	_, err = c.Upsert(ctx, &collectionv1.UpsertRequest{CollectionId: "notes", DocId: "1", Vector: v})
 //	res, err := c.Query(ctx, &collectionv1.QueryRequest{CollectionId: "notes", QueryVector: q, TopK: 10})
