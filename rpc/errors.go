@@ -36,6 +36,7 @@ const (
 const (
 	reasonInvalid       = "INVALID_ARGUMENT"
 	reasonMalformedJSON = "MALFORMED_JSON"
+	reasonBadToken      = "BAD_SESSION_TOKEN"
 	reasonTooLarge      = "REQUEST_TOO_LARGE"
 	reasonBusy          = "TOO_MANY_REQUESTS"
 	reasonPanic         = "PANIC"
@@ -71,7 +72,7 @@ var errorRules = [...]rule{
 	{node.ErrOverloaded, codes.ResourceExhausted, "OVERLOADED", classNotApplied},
 	{node.ErrFenced, codes.Unavailable, "FENCED", classNotApplied},
 	{node.ErrTooStale, codes.Unavailable, "TOO_STALE", classNotApplied},
-	{node.ErrBadToken, codes.InvalidArgument, "BAD_SESSION_TOKEN", classPermanent},
+	{node.ErrBadToken, codes.InvalidArgument, reasonBadToken, classPermanent},
 	{node.ErrClosed, codes.Unavailable, "SHUTTING_DOWN", classNotApplied},
 	{node.ErrInvalid, codes.InvalidArgument, reasonInvalid, classPermanent},
 	{node.ErrUnsafeChange, codes.FailedPrecondition, "UNSAFE_CHANGE", classPermanent},
@@ -189,7 +190,7 @@ func statusOf(err error) *status.Status {
 		br := &errdetails.BadRequest{}
 		for _, v := range iv.violations {
 			br.FieldViolations = append(br.FieldViolations,
-				&errdetails.BadRequest_FieldViolation{Field: v.field, Description: v.description})
+				&errdetails.BadRequest_FieldViolation{Field: cut(v.field, maxErrorPart), Description: cut(v.description, maxErrorPart)})
 		}
 		details = append(details, br)
 		if iv.hasOffset {
@@ -214,12 +215,22 @@ func statusOf(err error) *status.Status {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(d)})
 	}
 	info := &errdetails.ErrorInfo{Reason: r.reason, Domain: errorDomain, Metadata: meta}
-	st := status.New(r.code, err.Error())
+	st := status.New(r.code, cut(err.Error(), maxErrorText))
 	full, derr := st.WithDetails(append([]protoadapt.MessageV1{info}, details...)...)
 	if derr != nil {
 		return st // details that cannot be encoded are not worth losing the code
 	}
 	return full
+}
+
+// cut takes out the middle of a text that repeats a long value of the request. A status
+// travels in headers: many clients take no more than 8 KiB of them, and what even HTTP/2
+// has no room for ends the connection.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	return strings.ToValidUTF8(s[:limit/2], "") + " […] " + strings.ToValidUTF8(s[len(s)-limit/2:], "")
 }
 
 // hints is where to go and what is used up, as far as the error knows.

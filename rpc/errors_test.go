@@ -17,14 +17,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/akidb/akidb/index"
 	"github.com/akidb/akidb/node"
 	"github.com/akidb/akidb/raftfsm"
+	collectionv1 "github.com/akidb/akidb/rpc/akidbpb/akidb/collection/v1"
 )
 
 // details takes the details of an error's status apart.
@@ -241,5 +244,26 @@ func TestEveryReasonIsDocumented(t *testing.T) {
 		if !strings.Contains(string(doc), "`"+r+"`") {
 			t.Errorf("docs/errors.md does not know the reason %s", r)
 		}
+	}
+}
+
+// What is wrong with a long value is said in few bytes: a status travels in headers,
+// which clients bound, and one that is too long ends the connection with every call on it.
+func TestErrorsOfLongValuesAreShort(t *testing.T) {
+	b := newBench(t, nil)
+	b.create("c", 1, "l2")
+	_, err := b.docs.Count(t.Context(), &collectionv1.CountRequest{CollectionId: "c", Consistency: strings.Repeat("x", 17<<20)})
+	long := strings.Repeat("é", 32<<10)
+	_, created := b.manage.CreateCollection(t.Context(), &collectionv1.CreateCollectionRequest{Name: "d", Dimension: 1, Metric: long})
+	for field, err := range map[string]error{"consistency": err, "metric": created} {
+		st := status.Convert(err)
+		if st.Code() != codes.InvalidArgument || !strings.HasPrefix(st.Message(), field+": ") || !strings.Contains(st.Message(), "is none of") ||
+			!utf8.ValidString(st.Message()) || proto.Size(st.Proto()) > 4<<10 {
+			t.Errorf("%s: %d bytes, %.200v", field, proto.Size(st.Proto()), err)
+		}
+	}
+	r := b.do("POST", "/api/v1/collections/c/count", `{"`+long+`":1}`)
+	if r.status != 400 || len(r.text) > 8<<10 || !strings.Contains(r.text, "unknown field") {
+		t.Errorf("unknown field: %d, %d bytes, %.200s", r.status, len(r.text), r.text)
 	}
 }

@@ -33,6 +33,7 @@ const (
 	maxFilterValues   = 10_000
 	maxPayloadIndexes = raftfsm.MaxPayloadIndexes
 	maxPathBytes      = 256 // a payload field's path
+	maxPrefixBytes    = 256 // what an index keeps of a string
 	maxMetadataFields = 1_024
 
 	// maxReplyVectorBytes bounds the vectors of one reply.
@@ -41,6 +42,10 @@ const (
 	maxReplyBytes = 2 * maxReplyVectorBytes
 	// pageBytes ends a page of a scroll before its limit.
 	pageBytes = 16 << 20
+
+	// What an error says, in bytes: its text, and each part of a violation.
+	maxErrorText = 1_024
+	maxErrorPart = 512
 
 	// A batch of an ingest ends at a fixed function of the stream, so that a
 	// stream sent again is cut at the same places.
