@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 
@@ -32,6 +34,9 @@ type cluster struct {
 // maxNodeIDBytes bounds ids and addresses of members in requests.
 const maxNodeIDBytes = 256
 
+// maxNewNodeBytes is what a node takes as its id.
+const maxNewNodeBytes = 128
+
 func checkNodeField(field, v string, needed bool) error {
 	switch {
 	case v == "" && needed:
@@ -40,6 +45,16 @@ func checkNodeField(field, v string, needed bool) error {
 		return invalidf(field, "longer than %d bytes", maxNodeIDBytes)
 	}
 	return nil
+}
+
+// checkNewNode refuses an id that no node can have; one that is a member can be
+// removed whatever it is called.
+func checkNewNode(field, id string) error {
+	odd := func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || r == '/' || r == '\\' }
+	if len(id) > maxNewNodeBytes || !utf8.ValidString(id) || strings.ContainsFunc(id, odd) {
+		return invalidf(field, "%q: want 1 to %d bytes of UTF-8 without spaces, slashes and control characters", id, maxNewNodeBytes)
+	}
+	return checkNodeField(field, id, true)
 }
 
 // checkAddr refuses what cannot be dialled.
@@ -184,7 +199,7 @@ func (c *cluster) AddMember(ctx context.Context, r *clusterv1.AddMemberRequest) 
 	if err := c.s.check(r); err != nil {
 		return nil, err
 	}
-	if err := checkNodeField("node_id", r.GetNodeId(), true); err != nil {
+	if err := checkNewNode("node_id", r.GetNodeId()); err != nil {
 		return nil, err
 	}
 	if err := checkAddr("raft_addr", r.GetRaftAddr()); err != nil {
@@ -233,7 +248,9 @@ func (c *cluster) TransferLeader(ctx context.Context, r *clusterv1.TransferLeade
 		return nil, err
 	}
 	before, _ := c.s.node.Leader() // none is as good as another one
-	if err := c.s.node.TransferLeader(ctx, target); err != nil {
+	if err := c.s.node.TransferLeader(ctx, target); target != "" && errors.Is(err, node.ErrInvalid) {
+		return nil, invalid("node_id", strings.TrimPrefix(err.Error(), node.ErrInvalid.Error()+": "))
+	} else if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, transferWait)

@@ -45,6 +45,8 @@ func checkName(name string) error {
 		return invalidf(field, "must have 1 to %d characters, not %d", maxNameRunes, n)
 	case uuid.Validate(name) == nil:
 		return invalid(field, "has the form of a UUID, as the ids of collections have; take another, since a reference like it is looked up as an id")
+	case name == ".":
+		return invalid(field, `must not be ".", which the path of a URL leaves out`)
 	case strings.Contains(name, ".."):
 		return invalid(field, `must not contain ".."`)
 	}
@@ -232,7 +234,7 @@ func (s *service) readOptions(r request) (node.ReadOptions, error) {
 	}
 	logIndex, err := s.node.ParseToken(token)
 	if err != nil {
-		return o, fmt.Errorf("session_token: %w", err)
+		return o, &invalidError{reason: reasonBadToken, violations: []violation{{"session_token", err.Error()}}}
 	}
 	o.MinIndex = logIndex
 	return o, nil
