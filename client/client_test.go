@@ -588,6 +588,27 @@ func TestIngestStopsAtARefusal(t *testing.T) {
 	}
 }
 
+// A batch that is refused ends those behind it, and lets those before it finish.
+func TestIngestFinishesWhatIsBeforeARefusal(t *testing.T) {
+	fc := newFakeCluster(t, 1)
+	c := fc.open(t, func(cfg *Config) { cfg.AttemptTimeout = 300 * time.Millisecond })
+	fc.nodes[0].inject(fault{hang: true}, fault{err: refusal(codes.InvalidArgument, "INVALID")})
+	in := c.Ingest(t.Context(), "c", IngestOptions{BatchDocs: 2, InFlight: 4})
+	for i := range 4 {
+		if i == 3 { // the first batch waits for its second attempt
+			waitFor(t, func() bool { return fc.nodes[0].count() == 1 })
+		}
+		if err := in.Add(&collectionv1.UpsertRequest{DocId: strconv.Itoa(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := in.Close()
+	var ie *IngestError
+	if !errors.As(err, &ie) || ie.Acked != 2 || ie.First != 2 || !IsPermanent(err) {
+		t.Fatalf("got %v", err)
+	}
+}
+
 // Goal: no field of a request is lost when the client copies it. Method: fill
 // every field by reflection, copy, compare but for what the client fills in.
 func TestCopiesKeepEveryField(t *testing.T) {

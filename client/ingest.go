@@ -56,12 +56,13 @@ type Ingest struct {
 
 	mu      sync.Mutex // guards the fields below
 	changed *sync.Cond
-	busy    map[string]struct{} // ids under way
-	flying  int
-	done    map[int]int // batch → documents, of batches acknowledged out of order
-	next    int         // the first batch not acknowledged
-	acked   int         // documents before it
+	busy    map[string]struct{}        // ids under way
+	flying  map[int]context.CancelFunc // batches under way
+	done    map[int]int                // batch → documents, of batches acknowledged out of order
+	next    int                        // the first batch not acknowledged
+	acked   int                        // documents before it
 	created int
+	failure int // the batch of err
 	err     error
 }
 
@@ -70,7 +71,7 @@ type IngestError struct {
 	// Acked documents from the beginning of the stream are all committed; of
 	// those after, batches that were under way may be too.
 	Acked int
-	// First and Docs are the batch that failed.
+	// First and Docs are the batch that failed, the first of them.
 	First, Docs int
 	Err         error
 }
@@ -93,7 +94,7 @@ func (c *Client) Ingest(ctx context.Context, collection string, o IngestOptions)
 		o.RequestID = func(int, int) string { return NewRequestID() }
 	}
 	in := &Ingest{c: c, collection: collection, opt: o, ids: map[string]struct{}{},
-		busy: map[string]struct{}{}, done: map[int]int{}}
+		busy: map[string]struct{}{}, flying: map[int]context.CancelFunc{}, done: map[int]int{}}
 	in.changed = sync.NewCond(&in.mu)
 	in.ctx, in.cancel = context.WithCancel(ctx)
 	return in
@@ -135,21 +136,22 @@ func (in *Ingest) Add(r *collectionv1.UpsertRequest) error {
 // documents is under way.
 func (in *Ingest) send() error {
 	in.mu.Lock()
-	for in.err == nil && (in.flying >= in.opt.InFlight || in.overlaps()) {
+	for in.err == nil && (len(in.flying) >= in.opt.InFlight || in.overlaps()) {
 		in.changed.Wait()
 	}
 	if in.err != nil {
 		in.mu.Unlock()
 		return in.failed()
 	}
-	in.flying++
-	for id := range in.ids {
+	n, first, ids := in.n, in.first, in.ids
+	ctx, cancel := context.WithCancel(in.ctx)
+	in.flying[n] = cancel
+	for id := range ids {
 		in.busy[id] = struct{}{}
 	}
 	in.mu.Unlock()
-	n, first, ids := in.n, in.first, in.ids
 	req := &collectionv1.BatchRequest{CollectionId: in.collection, Ops: in.ops, RequestId: in.opt.RequestID(n, first)}
-	in.wg.Go(func() { in.run(n, first, ids, req) })
+	in.wg.Go(func() { in.run(ctx, n, first, ids, req) })
 	in.n++
 	in.first += len(in.ops)
 	in.ops, in.ids, in.bytes = nil, make(map[string]struct{}, len(ids)), 0
@@ -166,20 +168,27 @@ func (in *Ingest) overlaps() bool {
 	return false
 }
 
-// run sends one batch until it is acknowledged or refused.
-func (in *Ingest) run(n, first int, ids map[string]struct{}, req *collectionv1.BatchRequest) {
-	out, err := in.c.Batch(in.ctx, req)
+// run sends one batch until it is acknowledged or refused. Those behind one that
+// failed are ended, since they must not go on behind a hole; those before it are
+// finished, so that all is committed up to the first that failed.
+func (in *Ingest) run(ctx context.Context, n, first int, ids map[string]struct{}, req *collectionv1.BatchRequest) {
+	out, err := in.c.Batch(ctx, req)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	defer in.changed.Broadcast()
-	in.flying--
+	in.flying[n]()
+	delete(in.flying, n)
 	for id := range ids {
 		delete(in.busy, id)
 	}
 	if err != nil {
-		if in.err == nil {
-			in.err = &IngestError{First: first, Docs: len(req.Ops), Err: err}
-			in.cancel() // the rest must not go on behind a hole
+		if in.err == nil || n < in.failure {
+			in.err, in.failure = &IngestError{First: first, Docs: len(req.Ops), Err: err}, n
+			for behind, end := range in.flying {
+				if behind > n {
+					end()
+				}
+			}
 		}
 		return
 	}
