@@ -43,6 +43,7 @@ const (
 	reasonRetired       = "NOT_SUPPORTED"
 	reasonNoRoute       = "ROUTE_NOT_FOUND"
 	reasonNoMethod      = "METHOD_NOT_ALLOWED"
+	reasonForeign       = "CROSS_ORIGIN"
 )
 
 // Errors detected by the API itself.

@@ -32,6 +32,9 @@ type rest struct {
 	guard   *guard
 	gateway *runtime.ServeMux
 	fixed   map[string]http.HandlerFunc // by exact path; GET and HEAD
+	// foreign refuses what a page of another site makes a browser send: bodies are read
+	// whatever their type, so that none of it would be asked about beforehand.
+	foreign http.CrossOriginProtection
 }
 
 func newREST(cfg Config, g *guard, svc *service, ops *cluster) (http.Handler, error) {
@@ -191,7 +194,11 @@ func (r *rest) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}()
 	defer r.recovered(x)
 	handler, ok := r.fixed[req.URL.Path]
+	foreign := r.foreign.Check(req)
 	switch {
+	case foreign != nil:
+		writeError(x, withReason(codes.PermissionDenied, reasonForeign, classPermanent,
+			"a page of another origin may not write or search here: %v", foreign), 0)
 	case !ok:
 		r.gateway.ServeHTTP(x, req)
 	case req.Method != http.MethodGet && req.Method != http.MethodHead:

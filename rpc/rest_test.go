@@ -482,3 +482,29 @@ func TestDeleteTakesNoBody(t *testing.T) {
 		}
 	}
 }
+
+// A page of another site cannot make a browser write to a node.
+func TestPagesOfOtherSitesWriteNothing(t *testing.T) {
+	b := newBench(t, nil)
+	const body = `{"name":"c","dimension":1,"metric":"l2"}`
+	for _, header := range []http.Header{
+		{"Origin": {"http://elsewhere.example"}, "Content-Type": {"text/plain"}},
+		{"Sec-Fetch-Site": {"cross-site"}},
+		{"Origin": {"null"}},
+	} {
+		if r := b.send("POST", "/api/v1/collections", body, header); r.status != 403 || r.at("error", "details", "reason") != "CROSS_ORIGIN" {
+			t.Errorf("%v: %d %s", header, r.status, r.text)
+		}
+	}
+	if r := b.do("GET", "/api/v1/collections/c", ""); r.status != 404 {
+		t.Errorf("created all the same: %d %s", r.status, r.text)
+	}
+	for _, header := range []http.Header{{"Origin": {b.rest}}, {"Sec-Fetch-Site": {"same-origin"}}} {
+		if r := b.send("DELETE", "/api/v1/collections/c", "", header); r.status != 404 {
+			t.Errorf("of its own site, %v: %d %s", header, r.status, r.text)
+		}
+	}
+	if r := b.send("GET", "/health", "", http.Header{"Sec-Fetch-Site": {"cross-site"}}); r.status != 200 {
+		t.Errorf("health: %d %s", r.status, r.text)
+	}
+}
