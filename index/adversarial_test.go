@@ -90,6 +90,37 @@ func TestAdversarialData(t *testing.T) {
 	}
 }
 
+// Goal: where a few vectors are near to all others, as those next to the origin are, links
+// still lead to what lies behind them. Method: a curve through many dimensions that begins
+// at the origin, and vectors of lengths that are spread widely.
+func TestNearToAllOthers(t *testing.T) {
+	const n, queries = 3500, 60
+	for name, data := range map[string]func(r *rand.Rand) [][]float32{
+		"curve": func(r *rand.Rand) [][]float32 {
+			return repeat(n+queries, func(int) []float32 {
+				v := normal(r, 200, 0.01)
+				at := 100 * r.Float64()
+				for d := range v {
+					v[d] += float32(math.Sin(at * (1 + float64(d)/10)))
+				}
+				return v
+			})
+		},
+		"lengths": func(r *rand.Rand) [][]float32 {
+			return repeat(n+queries, func(int) []float32 { return normal(r, 24, math.Exp(1.5*r.NormFloat64())) })
+		},
+	} {
+		for _, quantization := range quantizations {
+			vectors := data(seeded(t, 62))
+			x := open(t, Config{Dimension: len(vectors[0]), Metric: distance.L2, Quantization: quantization}, stored(vectors[:n]))
+			waitIdle(t, x)
+			if got := recall(t, x, vectors[n:], Query{K: 10}, all); got < 0.95 {
+				t.Errorf("%s, %s: recall %.4f", name, quantization, got)
+			}
+		}
+	}
+}
+
 // Goal: in many dimensions, where all distances within a cluster are much alike,
 // links still lead from one cluster to another.
 func TestClustersOfManyDimensions(t *testing.T) {

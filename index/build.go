@@ -59,6 +59,8 @@ type buildWorker struct {
 	rival  []uint32      // see mend and chooseFrom
 	left   []uint64      // see chooseFrom
 	old    []uint32      // closed links that stay
+	filled []uint32      // see fill
+	rest   []uint64      // see fill
 	pairs  measure       // of a candidate with those chosen
 	debt   time.Duration // worked since the last rest
 	coder                // of blocks of 1-bit codes
@@ -374,11 +376,11 @@ func (b *builder) insert(w *buildWorker, from, v uint32) {
 				w.pool.insert(c)
 			}
 		}
-		w.choose(g, v, w.pool.items, g.graph.width(layer))
+		apart := w.choose(g, v, w.pool.items, g.graph.width(layer))
 		setRow(g.graph.row(v, layer), w.chosen)
 		g.graph.setChanged(v, layer)
 		if layer == 0 {
-			g.graph.setClosed(v, len(w.chosen))
+			g.graph.setClosed(v, apart)
 		}
 		for _, u := range w.chosen {
 			w.edges = append(w.edges, edge{uint32(layer), u, v})

@@ -30,7 +30,7 @@ const (
 	checkpointMagic = "AkiDBgrf"
 	// checkpointVersion is of the layout and of the rules by which graphs are built:
 	// one built by other rules would not be what other replicas have.
-	checkpointVersion = 6
+	checkpointVersion = 7
 	checkpointSuffix  = ".graph"
 )
 

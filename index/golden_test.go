@@ -18,16 +18,16 @@ import (
 //	GOARCH=arm64 go test -exec qemu-aarch64-static -run Golden ./index
 func TestGoldenGraphs(t *testing.T) {
 	golden := map[string]string{
-		"l2/rabitq":     "36e10c00c85237266c3f44d72b4510f6 ffd37df6716330fb",
-		"dot/rabitq":    "dd9d73a799137c9780170348d7062a3a a580b597a2f47d05",
-		"cosine/rabitq": "27dd4a787472952010d6bdcca2657006 b159ce5eb9e807d9",
-		"cosine/none":   "7823fdefdc2716c6f180055c14ad4a9b b159ce5eb9e807d9",
-		"cosine/sq8":    "27dd4a787472952010d6bdcca2657006 b159ce5eb9e807d9",
-		"dot/none":      "b3a59758ce6792b25cfb24630a4edbe1 a580b597a2f47d05",
-		"dot/sq8":       "dd9d73a799137c9780170348d7062a3a a580b597a2f47d05",
-		"l2/sq8/64":     "2aa112b56288571d2e159f0f04fb378b 68d109f9997d493e",
-		"l2/none":       "29e4de3ce09544a55ad1c2cdbed16c73 ffd37df6716330fb",
-		"l2/sq8":        "36e10c00c85237266c3f44d72b4510f6 ffd37df6716330fb",
+		"l2/rabitq":     "06cd4be88fc9f77a605ab105c7053566 ffd37df6716330fb",
+		"dot/rabitq":    "82c7f8af4715481d69df3402c422ac0b a580b597a2f47d05",
+		"cosine/rabitq": "d283f3105ab2c8d3762415209a8d1b77 b159ce5eb9e807d9",
+		"cosine/none":   "aaf5f1d2046edaee11b3573e34632b23 b159ce5eb9e807d9",
+		"cosine/sq8":    "d283f3105ab2c8d3762415209a8d1b77 b159ce5eb9e807d9",
+		"dot/none":      "98ba02dee2742317fd97188a16b4f28b a580b597a2f47d05",
+		"dot/sq8":       "82c7f8af4715481d69df3402c422ac0b a580b597a2f47d05",
+		"l2/sq8/64":     "ab47329fbcade8ac56df9afbf8ccf2d9 68d109f9997d493e",
+		"l2/none":       "1a521b33e4720a6571e3d989d19d3ddf ffd37df6716330fb",
+		"l2/sq8":        "06cd4be88fc9f77a605ab105c7053566 ffd37df6716330fb",
 	}
 	for _, metric := range metrics {
 		for _, quantization := range quantizations {

@@ -14,19 +14,54 @@ import (
 // gives more recall for the vertices visited on sets of 64 to 784 dimensions. For
 // the rest it is not: in clusters of many dimensions all distances are much alike,
 // and with tolerance whole rows would be filled by the vertex's own cluster, with
-// nothing left that leads out of it.
-func (w *buildWorker) choose(g *generation, of uint32, candidates []uint64, limit int) {
+// nothing left that leads out of it. The first links, apart of them, are chosen so, the
+// others by fill.
+func (w *buildWorker) choose(g *generation, of uint32, candidates []uint64, limit int) (apart int) {
 	w.chosen = w.chosen[:0]
 	candidates = w.fewEquals(g, of, candidates, limit)
 	if len(candidates) == 1 {
 		w.chosen = append(w.chosen, candidateVertex(candidates[0]))
-		return
+		return 1
 	}
+	w.chooseAll(g, candidates, limit)
+	return w.fill(g, candidates, limit)
+}
+
+// chooseAll goes on with the candidates, a block at a time.
+func (w *buildWorker) chooseAll(g *generation, candidates []uint64, limit int) {
 	for len(candidates) > 0 && len(w.chosen) < limit {
 		part := candidates[:min(len(candidates), chooseBlock)]
 		candidates = candidates[len(part):]
 		w.chooseFrom(g, part, limit)
 	}
+}
+
+// leastShare of the places of a row are taken if there are candidates.
+const leastShare = 4
+
+// fill brings the links chosen out of candidates to a quarter of the row, and returns how
+// many there were before. Where some vertices are near to all others, as those next to
+// the origin are when lengths are spread widely, one of them stands between a vertex and
+// all that is not of its own cluster. Every row then leads to these alone, whose rows lead
+// to a few. So of the candidates left it is chosen as if the links there are were not, and
+// again until there are enough; that leads to other clusters, which the nearest of
+// those left do not.
+func (w *buildWorker) fill(g *generation, candidates []uint64, limit int) (apart int) {
+	apart = len(w.chosen)
+	least := min(limit/leastShare, len(candidates))
+	if apart >= least {
+		return apart
+	}
+	row, rest := append(w.filled[:0], w.chosen...), append(w.rest[:0], candidates...)
+	for len(row) < least && len(rest) > 0 {
+		rest = slices.DeleteFunc(rest, func(c uint64) bool { return slices.Contains(row, candidateVertex(c)) })
+		w.chosen = w.chosen[:0]
+		w.chooseAll(g, rest, least-len(row))
+		row = append(row, w.chosen...)
+	}
+	w.filled, w.rest = row, rest
+	w.chosen = append(w.chosen[:0], row...)
+	return apart
 }
 
 // chooseBlock is how many candidates are compared with each of those taken, before
@@ -136,7 +171,7 @@ const closedLink = expanded
 // compare those that are new with all nearer ones that stay, and the closed ones
 // with the new that stay. A row that is full and closed gets one link at a time,
 // mostly, so that is some 80 comparisons instead of 500.
-func (w *buildWorker) mend(g *generation, of uint32, candidates []uint64, limit int) {
+func (w *buildWorker) mend(g *generation, of uint32, candidates []uint64, limit int) (apart int) {
 	w.chosen = w.chosen[:0]
 	rest := w.fewEquals(g, of, candidates, limit)
 	w.old = w.old[:0]
@@ -170,7 +205,7 @@ func (w *buildWorker) mend(g *generation, of uint32, candidates []uint64, limit 
 		}
 		w.chosen = append(w.chosen, v)
 		if len(w.chosen) == limit {
-			return
+			return limit
 		}
 		if isNew {
 			w.drawNear(m, rest[i+1:], w.rival[i+1:])
@@ -178,6 +213,7 @@ func (w *buildWorker) mend(g *generation, of uint32, candidates []uint64, limit 
 			w.old = append(w.old, v)
 		}
 	}
+	return w.fill(g, rest, limit)
 }
 
 // noKey stands for a key that there is not; no distance has it.
@@ -247,10 +283,10 @@ func (b *builder) link(w *buildWorker, edges []edge, from uint32) {
 			w.merged = append(w.merged, c)
 		}
 		slices.Sort(w.merged)
-		w.mend(g, target, w.merged, len(row))
+		apart := w.mend(g, target, w.merged, len(row))
 		links = w.chosen
 		if layer == 0 {
-			g.graph.setClosed(target, len(links))
+			g.graph.setClosed(target, apart)
 		}
 	}
 	if slices.Equal(links, row[:n]) {

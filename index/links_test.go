@@ -148,14 +148,13 @@ func TestMendIsChoose(t *testing.T) {
 						}
 						slices.Sort(plain)
 						slices.Sort(marked)
-						w.mend(g, of, marked, limit)
-						dumb.choose(g, of, plain, limit)
-						if !slices.Equal(w.chosen, dumb.chosen) {
+						apart := w.mend(g, of, marked, limit)
+						if want := dumb.choose(g, of, plain, limit); apart != want || !slices.Equal(w.chosen, dumb.chosen) {
 							t.Fatalf("vertex %d, limit %d: %d links of which %d closed: mend picks %v, choose %v",
 								of, limit, len(links), closed, w.chosen, dumb.chosen)
 						}
 						dropped += len(links) - len(w.chosen)
-						row, closed = slices.Clone(w.chosen), len(w.chosen)
+						row, closed = slices.Clone(w.chosen), apart
 					}
 				}
 				if dropped < 1000 {
@@ -179,7 +178,24 @@ func TestChooseIsTheRule(t *testing.T) {
 				g := x.current.Load()
 				covered := g.graphed.Load()
 				w, dumb := &buildWorker{}, &buildWorker{}
-				full := 0
+				full, filled := 0, 0
+				pick := func(candidates []uint64, limit int) (chosen []uint32) {
+					for _, c := range candidates {
+						if len(chosen) == limit {
+							full++
+							break
+						}
+						g.buildMeasure(&dumb.measure, candidateVertex(c))
+						key := make([]uint32, 1)
+						if !slices.ContainsFunc(chosen, func(u uint32) bool {
+							dumb.measure.keys([]uint32{u}, key)
+							return !dumb.measure.apart(key[0], candidateKey(c), strictAt(len(chosen), limit))
+						}) {
+							chosen = append(chosen, candidateVertex(c))
+						}
+					}
+					return chosen
+				}
 				for range 300 {
 					of := uint32(r.IntN(int(covered)))
 					g.buildMeasure(&w.measure, of)
@@ -201,28 +217,23 @@ func TestChooseIsTheRule(t *testing.T) {
 					}
 
 					limit := 1 + r.IntN(40)
-					w.choose(g, of, slices.Clone(want), limit)
-					var chosen []uint32
-					for _, c := range dumb.fewEquals(g, of, want, limit) {
-						if len(chosen) == limit {
-							full++
-							break
-						}
-						g.buildMeasure(&dumb.measure, candidateVertex(c))
-						key := make([]uint32, 1)
-						if !slices.ContainsFunc(chosen, func(u uint32) bool {
-							dumb.measure.keys([]uint32{u}, key)
-							return !dumb.measure.apart(key[0], candidateKey(c), strictAt(len(chosen), limit))
-						}) {
-							chosen = append(chosen, candidateVertex(c))
-						}
+					apart := w.choose(g, of, slices.Clone(want), limit)
+					want = dumb.fewEquals(g, of, want, limit)
+					chosen := pick(want, limit)
+					first := len(chosen)
+					for least := min(limit/4, len(want)); len(chosen) < least; filled++ {
+						want = slices.DeleteFunc(want, func(c uint64) bool { return slices.Contains(chosen, candidateVertex(c)) })
+						chosen = append(chosen, pick(want, least-len(chosen))...)
 					}
-					if !slices.Equal(w.chosen, chosen) {
-						t.Fatalf("of %d candidates and %d links of %d: %d, want %d", n, limit, of, w.chosen, chosen)
+					if apart != first || !slices.Equal(w.chosen, chosen) {
+						t.Fatalf("of %d candidates and %d links of %d: %d, %d by the rule; want %d, %d", n, limit, of, w.chosen, apart, chosen, first)
 					}
 				}
 				if full < 20 {
 					t.Errorf("%d rows were full before the candidates ended, which tests little", full)
+				}
+				if filled < 20 {
+					t.Errorf("rows were filled %d times, which tests little", filled)
 				}
 			})
 		}
