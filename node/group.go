@@ -231,10 +231,10 @@ func openGroup(g *group) error {
 		return err
 	}
 	g.core.Store(core)
-	g.wg.Go(func() { g.supervise(core) })
-	g.wg.Go(g.lead)
-	g.wg.Go(g.props.run)
-	g.wg.Go(g.snapshotBySize)
+	g.wg.Named("raft and the log", func() { g.supervise(core) })
+	g.wg.Named("the leader's duties", g.lead)
+	g.wg.Named("proposals", g.props.run)
+	g.wg.Named("a snapshot", g.snapshotBySize)
 	return nil
 }
 
@@ -759,13 +759,4 @@ func (g *group) snapshotBySize() {
 			}
 		}
 	}
-}
-
-// close stops everything; the caller has handed leadership over.
-func (g *group) close() error {
-	g.cancel()
-	g.props.close()
-	g.wg.Wait()
-	err := g.m.Close()
-	return errors.Join(err, g.stable.Close())
 }

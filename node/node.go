@@ -16,7 +16,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/akidb/akidb/internal/storage"
@@ -139,8 +138,7 @@ type Node struct {
 	strangersMu sync.Mutex // guards strangers
 	strangers   map[string]bool
 	membership  chan struct{} // holds a token while a member is admitted, removed or given a vote
-	closed      chan struct{}
-	closeMu     sync.Mutex
+	ending      ending
 }
 
 // groupID is the one group there is now; it names a directory and is part of
@@ -157,7 +155,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	if err := claimDataDir(c.files(), c.DataDir, c.NodeID); err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), closed: make(chan struct{}), findNow: make(chan struct{}, 1), suspected: make(chan struct{}, 1), joinTurn: make(chan struct{}, 1), membership: make(chan struct{}, 1), purged: make(map[string]uint64)}
+	n := &Node{cfg: c, log: c.Logger.With("node", c.NodeID), started: time.Now(), ending: ending{done: make(chan struct{})}, findNow: make(chan struct{}, 1), suspected: make(chan struct{}, 1), joinTurn: make(chan struct{}, 1), membership: make(chan struct{}, 1), purged: make(map[string]uint64)}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if n.met, err = newMetrics(c.Registerer, n); err != nil {
 		return nil, err
@@ -204,24 +202,24 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 		return nil, err
 	}
 	if err := n.loadFence(); err != nil {
-		n.shutdown(ctx)
+		_ = n.shutdown(context.WithoutCancel(ctx))
 		return nil, err
 	}
 	n.serve()
 	if c.GossipAddr != "" {
 		if n.gossip, err = startGossip(n); err != nil {
-			n.shutdown(ctx)
+			_ = n.shutdown(context.WithoutCancel(ctx))
 			return nil, err
 		}
 	}
-	n.wg.Go(n.findCluster)
-	n.wg.Go(n.catchUp)
-	n.wg.Go(n.watchMembership)
-	n.wg.Go(n.budgets.run)
-	n.wg.Go(n.keepRecord)
-	n.wg.Go(n.keepCheckpoints)
-	n.wg.Go(n.scrub)
-	n.wg.Go(n.keepFence)
+	n.wg.Named("the search for the cluster", n.findCluster)
+	n.wg.Named("a read", n.catchUp)
+	n.wg.Named("the membership", n.watchMembership)
+	n.wg.Named("the budgets", n.budgets.run)
+	n.wg.Named("the record of this node", n.keepRecord)
+	n.wg.Named("a checkpoint of a graph", n.keepCheckpoints)
+	n.wg.Named("the scrub", n.scrub)
+	n.wg.Named("the fence", n.keepFence)
 	return n, nil
 }
 
@@ -260,67 +258,6 @@ func (n *Node) ours(p preamble, c net.Conn) bool {
 		return false
 	}
 	return true
-}
-
-// Close hands leadership over, stops everything it started and waits for it.
-func (n *Node) Close(ctx context.Context) error {
-	n.closeMu.Lock()
-	defer n.closeMu.Unlock()
-	select {
-	case <-n.closed:
-		return nil
-	default:
-	}
-	n.handOver(ctx)
-	n.closing.Store(true)
-	err := n.shutdown(ctx)
-	close(n.closed)
-	return err
-}
-
-// shutdown stops from the outside in: first what asks and what proposes, then
-// the connections, then Raft, and the state last.
-func (n *Node) shutdown(context.Context) error {
-	n.closing.Store(true)
-	n.cancel()
-	if n.gossip != nil {
-		n.gossip.stop()
-	}
-	n.g.cancel()
-	n.mux.cut()
-	n.rpc.close()
-	n.wg.Wait()
-	err := n.g.close()
-	n.mux.wait()
-	n.met.unregister()
-	return err
-}
-
-// handOver gives leadership to another voter, so that a planned stop costs the
-// clients one round trip instead of an election time-out.
-func (n *Node) handOver(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 2*n.cfg.ElectionTimeout+time.Second)
-	defer cancel()
-	for range 3 {
-		c := n.g.core.Load()
-		if c == nil || c.r.State() != raft.Leader || ctx.Err() != nil {
-			return
-		}
-		others := 0
-		for _, s := range n.g.servers() {
-			if s.Suffrage == raft.Voter && string(s.ID) != n.cfg.NodeID {
-				others++
-			}
-		}
-		if others == 0 {
-			return
-		}
-		if err := n.transferHere(ctx, ""); err != nil {
-			n.log.Warn("leadership not handed over", "err", err)
-			continue
-		}
-		return
-	}
 }
 
 func (n *Node) isClosing() bool { return n.closing.Load() }

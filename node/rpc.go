@@ -130,7 +130,9 @@ func (s *rpcServer) answer(ctx context.Context, f *frameConn, from preamble, id 
 
 // rpcClient calls peers. Connections are opened when needed and kept.
 type rpcClient struct {
-	dial func(ctx context.Context, addr string) (net.Conn, error)
+	dial    func(ctx context.Context, addr string) (net.Conn, error)
+	dialing context.Context // ends at close, as every dial does
+	hangUp  context.CancelFunc
 
 	mu     sync.Mutex // guards the fields below
 	conns  map[rpcKey]*rpcConn
@@ -144,7 +146,8 @@ type rpcKey struct {
 }
 
 func newRPCClient(dial func(ctx context.Context, addr string) (net.Conn, error)) *rpcClient {
-	return &rpcClient{dial: dial, conns: make(map[rpcKey]*rpcConn)}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &rpcClient{dial: dial, dialing: ctx, hangUp: cancel, conns: make(map[rpcKey]*rpcConn)}
 }
 
 // rpcConn is one connection with the calls that wait for replies on it.
@@ -272,7 +275,7 @@ func (c *rpcClient) conn(ctx context.Context, k rpcKey) (*rpcConn, error) {
 
 // run dials, then reads replies until the connection ends.
 func (c *rpcClient) run(k rpcKey, conn *rpcConn) {
-	raw, err := c.dial(context.Background(), k.addr)
+	raw, err := c.dial(c.dialing, k.addr)
 	if err == nil {
 		conn.f = newFrameConn(raw)
 	}
@@ -374,6 +377,7 @@ func (c *rpcClient) reset() {
 
 // close ends all connections; their calls return.
 func (c *rpcClient) close() {
+	c.hangUp()
 	c.mu.Lock()
 	c.closed = true
 	conns := c.conns
