@@ -72,12 +72,18 @@ func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error
 	}
 	defer lis.close()
 
-	n, err := node.Open(ctx, nodeConfig(cfg, base, registry, peerServerTLS, peerClientTLS))
+	n, err := openNode(ctx, nodeConfig(cfg, base, registry, peerServerTLS, peerClientTLS), cfg.ShutdownTimeout)
 	if err != nil {
 		return err
 	}
 	// The node is closed last: requests in flight still wait for it.
-	defer func() { err = errors.Join(err, closeNode(n, cfg.ShutdownTimeout)) }()
+	var stop *stopping
+	defer func() {
+		if stop == nil {
+			stop = beginStop(cfg.ShutdownTimeout)
+		}
+		err = errors.Join(err, stop.step(nodePart, "the node", n.Close))
+	}()
 
 	api, err := rpc.NewServer(rpc.Config{Node: n, Version: release, TLS: apiTLS, Logger: log.With("part", "api"),
 		Registerer: registry, Gatherer: registry, MemoryBudget: int64(cfg.MaxMemory)})
@@ -97,18 +103,24 @@ func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error
 	// From here on the node serves, until it is told to stop or a listener fails.
 	<-ended.Done()
 	log.Info("stopping", "reason", context.Cause(ended))
-	stopCtx, cancel := context.WithTimeout(context.Background(), cfg.ShutdownTimeout)
-	defer cancel()
+	stop = beginStop(cfg.ShutdownTimeout)
 	// 1. Leadership goes while this node still answers: writes that are under
 	//    way are forwarded to the new leader instead of failing.
-	handOver(stopCtx, n, log)
+	err = stop.step(requestsPart, "handing leadership over", func(ctx context.Context) error {
+		handOver(ctx, n, log)
+		return nil
+	})
 	// 2. The API says NOT_SERVING, takes no new requests and finishes the others.
-	err = errors.Join(err, api.Stop(stopCtx))
+	err = errors.Join(err, stop.step(requestsPart, "requests", api.Stop))
 	// 3. Metrics stay until the last request is counted.
-	err = errors.Join(err, metrics.Shutdown(stopCtx), serving.Wait())
+	err = errors.Join(err, stop.step(requestsPart, "metrics", metrics.Shutdown),
+		stop.step(requestsPart, "serving", func(context.Context) error { return serving.Wait() }))
 	// 4. Nobody asks this node any more, so it can go for good.
 	if cfg.LeaveOnStop {
-		leave(stopCtx, n, log)
+		err = errors.Join(err, stop.step(leavePart, "leaving the cluster", func(ctx context.Context) error {
+			leave(ctx, n, log)
+			return nil
+		}))
 	}
 	// 5. The node: deferred above.
 	return err
@@ -307,8 +319,30 @@ func leave(ctx context.Context, n *node.Node, log *slog.Logger) {
 // handOverTimeout: beyond it an election by time-out is the faster way.
 const handOverTimeout = 3 * time.Second
 
-func closeNode(n *node.Node, limit time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	return n.Close(ctx)
+// openNode is node.Open, given up if it goes on for longer than limit once ctx has
+// ended: a disk that hangs is no reason not to stop.
+func openNode(ctx context.Context, c node.Config, limit time.Duration) (*node.Node, error) {
+	type opened struct {
+		n   *node.Node
+		err error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		n, err := node.Open(ctx, c)
+		done <- opened{n, err}
+	}()
+	select {
+	case o := <-done:
+		return o.n, o.err
+	case <-ctx.Done():
+	}
+	var o opened
+	err := beginStop(limit).step(nodePart, "opening the data directory", func(context.Context) error {
+		o = <-done
+		return o.err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return o.n, nil
 }
