@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -66,6 +67,7 @@ type mux struct {
 	ln        net.Listener
 	serverTLS *tls.Config
 	clientTLS *tls.Config
+	peerRoots func() *x509.CertPool // see Config.PeerRoots; set before the first dial
 	log       *slog.Logger
 
 	// handlers are set before serve and not changed.
@@ -182,6 +184,10 @@ func (m *mux) dial(ctx context.Context, addr string, kind streamKind, groupID st
 			if host, _, err := net.SplitHostPort(addr); err == nil {
 				cfg.ServerName = host
 			}
+		}
+		if m.peerRoots != nil {
+			cfg = cfg.Clone()
+			cfg.RootCAs = m.peerRoots()
 		}
 		tc := tls.Client(c, cfg)
 		if err := tc.HandshakeContext(ctx); err != nil {

@@ -8,6 +8,7 @@ package node
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
@@ -47,13 +48,16 @@ type Config struct {
 	MaxVoters       int
 	// TLS is mutual between nodes; nil is only for tests.
 	ServerTLS, ClientTLS *tls.Config
-	LogStore             string // "wal" (default) or "bolt"
-	HeartbeatTimeout     time.Duration
-	ElectionTimeout      time.Duration
-	SnapshotInterval     time.Duration
-	SnapshotThreshold    uint64
-	TrailingLogs         uint64 // entries kept behind a snapshot
-	TrailingLogBytes     int64
+	// PeerRoots, if not nil, takes the place of ClientTLS.RootCAs each time a peer is
+	// dialled: authorities are replaced while nodes run.
+	PeerRoots         func() *x509.CertPool
+	LogStore          string // "wal" (default) or "bolt"
+	HeartbeatTimeout  time.Duration
+	ElectionTimeout   time.Duration
+	SnapshotInterval  time.Duration
+	SnapshotThreshold uint64
+	TrailingLogs      uint64 // entries kept behind a snapshot
+	TrailingLogBytes  int64
 	// Budgets; the leader refuses writes beyond them.
 	MaxMemoryBytes  int64
 	MinFreeDisk     int64
@@ -174,6 +178,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 			n.mux.cut()
 		}
 	}()
+	n.mux.peerRoots = c.PeerRoots
 	if _, port, _ := net.SplitHostPort(c.AdvertiseAddr); port == "0" {
 		c.AdvertiseAddr = n.mux.ln.Addr().String()
 	}

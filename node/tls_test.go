@@ -10,8 +10,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -108,6 +110,53 @@ func TestMutualTLS(t *testing.T) {
 		m.cut()
 		rpc.close()
 		m.wait()
+	}
+}
+
+// Whom a node trusts when it dials may change while it runs.
+func TestPeersAreTrustedByTheAuthorityOfNow(t *testing.T) {
+	first, second := newAuthority(t), newAuthority(t)
+	var trusted atomic.Pointer[authority]
+	trusted.Store(first)
+	server, client := first.configs()
+	at, err := newMux(Net{}.withDefaults(), "127.0.0.1:0", server, nil, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at.handlers[streamRPC] = func(_ preamble, c net.Conn) { c.Close() }
+	at.serve()
+	from, err := newMux(Net{}.withDefaults(), "127.0.0.1:0", nil, client, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	from.peerRoots = func() *x509.CertPool {
+		pool := x509.NewCertPool()
+		pool.AddCert(trusted.Load().cert)
+		return pool
+	}
+	defer func() {
+		for _, m := range []*mux{at, from} {
+			m.cut()
+			m.wait()
+		}
+	}()
+	dial := func() error {
+		c, err := from.dialRPC(t.Context(), at.ln.Addr().String())
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}
+	if err := dial(); err != nil {
+		t.Error("the authority of the start:", err)
+	}
+	trusted.Store(second)
+	if dial() == nil {
+		t.Error("a peer of an authority that was taken out is trusted")
+	}
+	trusted.Store(first)
+	if err := dial(); err != nil {
+		t.Error("an authority that came back:", err)
 	}
 }
 

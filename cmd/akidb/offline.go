@@ -139,7 +139,7 @@ the data they have: move their directories away, start them, and they join.`,
 			}
 			cfg := o.config()
 			if cert != "" {
-				files, err := certs.OpenFiles(cert, key, ca)
+				files, err := certs.OpenFiles(cert, key, ca, slog.New(slog.DiscardHandler))
 				if err != nil {
 					return err
 				}

@@ -57,7 +57,7 @@ func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error
 	if cfg.InsecureDev {
 		log.Warn("--insecure-dev: anybody who can reach this node can read and write everything")
 	}
-	apiTLS, peerServerTLS, peerClientTLS, err := loadTLS(cfg)
+	files, err := openCerts(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error
 	}
 	defer lis.close()
 
-	n, err := openNode(ctx, nodeConfig(cfg, base, registry, peerServerTLS, peerClientTLS), cfg.ShutdownTimeout)
+	n, err := openNode(ctx, nodeConfig(cfg, base, registry, files), cfg.ShutdownTimeout)
 	if err != nil {
 		return err
 	}
@@ -85,6 +85,10 @@ func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error
 		err = errors.Join(err, stop.step(nodePart, "the node", n.Close))
 	}()
 
+	var apiTLS *tls.Config
+	if files != nil {
+		apiTLS = files.API()
+	}
 	api, err := rpc.NewServer(rpc.Config{Node: n, Version: release, TLS: apiTLS, Logger: log.With("part", "api"),
 		Registerer: registry, Gatherer: registry, MemoryBudget: int64(cfg.MaxMemory)})
 	if err != nil {
@@ -99,6 +103,7 @@ func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error
 	}
 	serving.Go(func() error { return sayReady(ended, n, cfg, log) })
 	serving.Go(func() error { return followGossipKeys(ended, n, cfg, log) })
+	serving.Go(func() error { return followCerts(ended, files) })
 
 	// From here on the node serves, until it is told to stop or a listener fails.
 	<-ended.Done()
@@ -126,17 +131,12 @@ func serve(ctx context.Context, cfg *settings.Serve, logTo io.Writer) (err error
 	return err
 }
 
-// loadTLS reads the certificates; all nil under --insecure-dev without any.
-func loadTLS(cfg *settings.Serve) (api, peerServer, peerClient *tls.Config, err error) {
+// openCerts reads the certificates; nil under --insecure-dev without any.
+func openCerts(cfg *settings.Serve, log *slog.Logger) (*certs.Files, error) {
 	if cfg.TLSCert == "" {
-		return nil, nil, nil, nil
+		return nil, nil
 	}
-	files, err := certs.OpenFiles(cfg.TLSCert, cfg.TLSKey, cfg.TLSCA)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	peerServer, peerClient = files.Peers()
-	return files.API(), peerServer, peerClient, nil
+	return certs.OpenFiles(cfg.TLSCert, cfg.TLSKey, cfg.TLSCA, log)
 }
 
 func newLogger(cfg *settings.Serve, w io.Writer) *slog.Logger {
@@ -149,16 +149,15 @@ func newLogger(cfg *settings.Serve, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, opts))
 }
 
-func nodeConfig(cfg *settings.Serve, log *slog.Logger, reg prometheus.Registerer, serverTLS, clientTLS *tls.Config) node.Config {
+func nodeConfig(cfg *settings.Serve, log *slog.Logger, reg prometheus.Registerer, files *certs.Files) node.Config {
 	keys, _ := cfg.GossipKeys() // validated
-	return node.Config{
+	c := node.Config{
 		NodeID: cfg.NodeID, DataDir: cfg.DataDir,
 		RaftAddr: cfg.RaftAddr, AdvertiseAddr: cfg.AdvertiseAddr,
 		GossipAddr: cfg.GossipAddr, AdvertiseGossipAddr: cfg.AdvertiseGossipAddr, GossipKeys: keys,
 		GRPCAddr: cfg.AdvertiseGRPCAddr, RESTAddr: cfg.AdvertiseRESTAddr,
 		Zone: cfg.Zone, Version: release, ReadReplica: cfg.ReadReplica,
 		Peers: cfg.PeerList(), BootstrapExpect: cfg.BootstrapExpect, MaxVoters: cfg.MaxVoters,
-		ServerTLS: serverTLS, ClientTLS: clientTLS,
 		LogStore: cfg.LogStore, HeartbeatTimeout: cfg.HeartbeatTimeout, ElectionTimeout: cfg.ElectionTimeout,
 		SnapshotInterval: cfg.SnapshotInterval, SnapshotThreshold: cfg.SnapshotThreshold,
 		TrailingLogs: cfg.TrailingLogs, TrailingLogBytes: int64(cfg.TrailingLogBytes),
@@ -168,6 +167,11 @@ func nodeConfig(cfg *settings.Serve, log *slog.Logger, reg prometheus.Registerer
 		StateCheckInterval: orOff(cfg.StateCheckInterval), ScrubInterval: orOff(cfg.ScrubInterval),
 		Logger: log, Registerer: reg,
 	}
+	if files != nil {
+		c.ServerTLS, c.ClientTLS = files.Peers()
+		c.PeerRoots = files.Roots
+	}
+	return c
 }
 
 // orOff turns the 0 of a setting, which means off, into what node takes for that.
@@ -177,6 +181,27 @@ func orOff[T int64 | time.Duration](v T) T {
 	}
 	return v
 }
+
+// followCerts looks at the certificates, so that the log tells of a change, or of a file
+// that is broken, before the next connection needs it.
+func followCerts(ctx context.Context, files *certs.Files) error {
+	if files == nil {
+		return nil
+	}
+	tick := time.NewTicker(certsPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			files.Refresh()
+		}
+	}
+}
+
+// certsPoll is how often the files of certificates are looked at.
+const certsPoll = time.Second
 
 // gossipKeysPoll is how often a file of gossip keys is looked at.
 const gossipKeysPoll = time.Second

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"encoding/base64"
 	"log/slog"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 
+	"github.com/akidb/akidb/cmd/akidb/internal/certs"
 	"github.com/akidb/akidb/cmd/akidb/internal/settings"
 	"github.com/akidb/akidb/node"
 )
@@ -62,7 +62,7 @@ insecure_dev = true
 		t.Fatal(err)
 	}
 	cfg := loadSettings(t, "--config", path)
-	got := nodeConfig(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), &tls.Config{}, &tls.Config{})
+	got := nodeConfig(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), testCerts(t))
 	v := reflect.ValueOf(got)
 	for f := range reflect.TypeFor[node.Config]().Fields() {
 		if f.IsExported() && v.FieldByIndex(f.Index).IsZero() && notSettings[f.Name] == "" {
@@ -75,10 +75,28 @@ insecure_dev = true
 	}
 }
 
+func testCerts(t *testing.T) *certs.Files {
+	t.Helper()
+	dir := t.TempDir()
+	ca, err := certs.OpenAuthority(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key, err := ca.Issue(dir, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := certs.OpenFiles(cert, key, ca.Path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
 // 0 turns off, where the manual says so; node reads 0 as its default.
 func TestZeroTurnsOff(t *testing.T) {
 	cfg := loadSettings(t, "--insecure-dev", "--remove-dead-after", "0", "--state-check-interval", "0", "--scrub-interval", "0", "--min-free-disk", "0")
-	got := nodeConfig(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nil, nil)
+	got := nodeConfig(cfg, slog.New(slog.DiscardHandler), prometheus.NewRegistry(), nil)
 	if got.RemoveDeadAfter >= 0 || got.StateCheckInterval >= 0 || got.ScrubInterval >= 0 || got.MinFreeDisk >= 0 {
 		t.Fatalf("%+v", got)
 	}

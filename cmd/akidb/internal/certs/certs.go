@@ -5,6 +5,7 @@
 package certs
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -15,11 +16,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -127,11 +131,24 @@ func Pool(path string) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certs: %w", err)
 	}
+	return poolOf(path, text)
+}
+
+func poolOf(path string, text []byte) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
 		return nil, fmt.Errorf("certs: %s holds no certificate in PEM", path)
 	}
-	return pool, nil
+	// The authorities behind the place where a file breaks off would be left out
+	// without a word.
+	for block, rest := pem.Decode(text); ; block, rest = pem.Decode(rest) {
+		if block == nil {
+			if bytes.Contains(rest, []byte("-----BEGIN ")) {
+				return nil, fmt.Errorf("certs: %s breaks off within a certificate", path)
+			}
+			return pool, nil
+		}
+	}
 }
 
 // ClientTLS trusts the authority in path, or the system's if path is empty.
@@ -146,55 +163,116 @@ func ClientTLS(path string) (*tls.Config, error) {
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}, nil
 }
 
-// Files is a key pair in files and the authority of the other nodes.
+// Files is a key pair in files and the authority of the other nodes. What is used
+// is what was last read whole: a file that is missing, half written or does not go
+// with the other leaves what there was, and the log says so once.
 type Files struct {
-	certPath, keyPath string
-	pool              *x509.CertPool
+	log                       *slog.Logger
+	certPath, keyPath, caPath string
+	pair                      atomic.Pointer[tls.Certificate]
+	pool                      atomic.Pointer[x509.CertPool]
 
-	mu       sync.Mutex // guards the fields below
-	pair     *tls.Certificate
-	modified time.Time
-	checked  time.Time
+	looking            sync.Mutex // held while files are read; guards the fields below
+	checked            time.Time
+	pairText, caText   []byte // what pair and pool were read from
+	pairFault, caFault string // what was last said of them
 }
 
 // recheck is how often the files are looked at; a handshake is rare enough.
 const recheck = time.Second
 
 // OpenFiles reads the pair and the authority once, so that errors show at start.
-func OpenFiles(certPath, keyPath, caPath string) (*Files, error) {
-	pool, err := Pool(caPath)
-	if err != nil {
+func OpenFiles(certPath, keyPath, caPath string, log *slog.Logger) (*Files, error) {
+	f := &Files{log: log, certPath: certPath, keyPath: keyPath, caPath: caPath, checked: time.Now()}
+	if _, err := f.readPool(); err != nil {
 		return nil, err
 	}
-	f := &Files{certPath: certPath, keyPath: keyPath, pool: pool}
-	if _, err := f.current(); err != nil {
+	if _, err := f.readPair(); err != nil {
 		return nil, fmt.Errorf("certs: %w", err)
 	}
 	return f, nil
 }
 
-// current is the pair of now. A pair that cannot be read (half of it replaced,
-// say) leaves the one before in use.
-func (f *Files) current() (*tls.Certificate, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.pair != nil && time.Since(f.checked) < recheck {
-		return f.pair, nil
+// Refresh reads what has changed, a second after the last look at the soonest.
+func (f *Files) Refresh() {
+	// Who comes while another looks goes on with what there is: files may be on a
+	// disk that does not answer.
+	if !f.looking.TryLock() {
+		return
+	}
+	defer f.looking.Unlock()
+	if time.Since(f.checked) < recheck {
+		return
 	}
 	f.checked = time.Now()
-	info, err := os.Stat(f.certPath)
-	if err == nil && f.pair != nil && info.ModTime().Equal(f.modified) {
-		return f.pair, nil
+	changed, err := f.readPair()
+	f.tell("certificate and key changed", "certificate and key stay as they were", &f.pairFault, changed, err)
+	changed, err = f.readPool()
+	f.tell("authority of the other nodes changed", "authority of the other nodes stays as it was", &f.caFault, changed, err)
+}
+
+func (f *Files) tell(good, bad string, said *string, changed bool, err error) {
+	switch {
+	case err != nil && err.Error() != *said:
+		*said = err.Error()
+		f.log.Error(bad, "err", err)
+	case err == nil:
+		*said = ""
 	}
-	pair, perr := tls.LoadX509KeyPair(f.certPath, f.keyPath)
-	if err = errors.Join(err, perr); err != nil {
-		if f.pair != nil {
-			return f.pair, nil
-		}
-		return nil, err
+	if changed {
+		f.log.Info(good)
 	}
-	f.pair, f.modified = &pair, info.ModTime()
-	return f.pair, nil
+}
+
+func (f *Files) readPair() (changed bool, err error) {
+	cert, err := os.ReadFile(f.certPath)
+	if err != nil {
+		return false, err
+	}
+	key, err := os.ReadFile(f.keyPath)
+	if err != nil {
+		return false, err
+	}
+	text := slices.Concat(cert, key)
+	if bytes.Equal(text, f.pairText) {
+		return false, nil
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return false, fmt.Errorf("%s, %s: %w", f.certPath, f.keyPath, err)
+	}
+	f.pair.Store(&pair)
+	f.pairText = text
+	return true, nil
+}
+
+func (f *Files) readPool() (changed bool, err error) {
+	text, err := os.ReadFile(f.caPath)
+	if err != nil {
+		return false, fmt.Errorf("certs: %w", err)
+	}
+	if bytes.Equal(text, f.caText) {
+		return false, nil
+	}
+	pool, err := poolOf(f.caPath, text)
+	if err != nil {
+		return false, err
+	}
+	f.pool.Store(pool)
+	f.caText = text
+	return true, nil
+}
+
+// current is the pair of now.
+func (f *Files) current() (*tls.Certificate, error) {
+	f.Refresh()
+	return f.pair.Load(), nil
+}
+
+// Roots are the authority's certificates of now.
+func (f *Files) Roots() *x509.CertPool {
+	f.Refresh()
+	return f.pool.Load()
 }
 
 // API is the server side of the public API: TLS 1.3, no client certificate.
@@ -204,11 +282,20 @@ func (f *Files) API() *tls.Config {
 }
 
 // Peers is both sides of the port between nodes: each must show a certificate
-// of the authority.
+// of the authority. The server trusts the authority of now. A tls.Config has no such
+// thing for a client: who dials puts Roots in the place of its RootCAs.
 func (f *Files) Peers() (server, client *tls.Config) {
 	server = f.API()
-	server.ClientCAs, server.ClientAuth = f.pool, tls.RequireAndVerifyClientCert
-	client = &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: f.pool,
+	server.ClientCAs, server.ClientAuth = f.Roots(), tls.RequireAndVerifyClientCert
+	// A ticket would outlive the authority that it was given under.
+	server.SessionTicketsDisabled = true
+	fixed := server.Clone()
+	server.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c := fixed.Clone()
+		c.ClientCAs = f.Roots()
+		return c, nil
+	}
+	client = &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: f.Roots(),
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return f.current() }}
 	return server, client
 }
