@@ -243,11 +243,26 @@ func openFileStable(fsys storage.FS, path string) (*fileStable, error) {
 // errNotFound has the text that Raft compares with.
 var errNotFound = errors.New("not found")
 
+// storeLocked writes the values with one more, and forgets that again if it fails: Raft
+// may go on, and must not take for stored what was not. The caller holds mu.
+func storeLocked[T any](s *fileStable, in map[string]T, key []byte, val T) error {
+	old, there := in[string(key)]
+	in[string(key)] = val
+	err := storeJSON(s.fs, s.path, s)
+	switch {
+	case err == nil:
+	case there:
+		in[string(key)] = old
+	default:
+		delete(in, string(key))
+	}
+	return err
+}
+
 func (s *fileStable) Set(key, val []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.Values[string(key)] = slices.Clone(val)
-	return storeJSON(s.fs, s.path, s)
+	return storeLocked(s, s.Values, key, slices.Clone(val))
 }
 
 func (s *fileStable) Get(key []byte) ([]byte, error) {
@@ -262,8 +277,7 @@ func (s *fileStable) Get(key []byte) ([]byte, error) {
 func (s *fileStable) SetUint64(key []byte, val uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.Numbers[string(key)] = val
-	return storeJSON(s.fs, s.path, s)
+	return storeLocked(s, s.Numbers, key, val)
 }
 
 func (s *fileStable) GetUint64(key []byte) (uint64, error) {

@@ -286,7 +286,7 @@ func (g *group) openCore() (_ *raftCore, err error) {
 	}, ls.ahead.commitLimit, newReach(g.cfg.paced(reachCheck), c.replicatesTo))
 	conf := g.raftConfig(c)
 	conf.Logger = hlog
-	r, err := raft.NewRaft(conf, g.ad, ls, g.stable, g.snaps, c.trans)
+	r, err := raft.NewRaft(conf, g.ad, ls, loudStable{g.stable, g.log}, g.snaps, c.trans)
 	if err != nil {
 		c.trans.Close()
 		return nil, fmt.Errorf("node: start raft: %w", err)

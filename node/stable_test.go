@@ -4,6 +4,7 @@ package node
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/akidb/akidb/internal/storage"
 )
 
 // vote is what a stable store holds.
@@ -235,5 +238,115 @@ func TestStableStoreRefusesWhatIsMissing(t *testing.T) {
 		if _, err := openStable(nil, dir); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("damaged: key %q", other)) {
 			t.Errorf("without %s: %v", key, err)
 		}
+	}
+}
+
+// cachedDisk is a store whose failed writes are read all the same, as pages of a file
+// are that a flush did not take to the disk.
+type cachedDisk struct {
+	*fileStable
+	fail bool
+}
+
+var errNoDisk = errors.New("input/output error")
+
+func (d *cachedDisk) Set(key, val []byte) error {
+	d.Values[string(key)] = bytes.Clone(val)
+	if d.fail {
+		return errNoDisk
+	}
+	return nil
+}
+
+// A vote that could not be stored was not given. If it were read all the same, the same
+// candidate would get it at its next request, and after a crash another one: two votes
+// in one term.
+func TestVoteThatWasNotStoredIsNotSeen(t *testing.T) {
+	disk := &cachedDisk{fileStable: &fileStable{Values: map[string][]byte{}}}
+	s := newSealedStable(disk, "stable.db")
+	want := vote{4, 4, "a:1"}
+	if err := want.write(s); err != nil {
+		t.Fatal(err)
+	}
+	disk.fail = true
+	if err := s.SetUint64([]byte(keyVoteTerm), 5); !errors.Is(err, errNoDisk) {
+		t.Fatal(err)
+	}
+	if got, err := readVote(s); err != nil || got != want {
+		t.Errorf("after a write that failed: %+v, %v; want %+v", got, err, want)
+	}
+	if err := s.SetUint64([]byte(keyTerm), 6); !errors.Is(err, errNoDisk) {
+		t.Fatal(err)
+	}
+	disk.fail = false
+	want.term = 7
+	if err := s.SetUint64([]byte(keyTerm), 7); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readVote(s); err != nil || got != want {
+		t.Errorf("once the disk takes writes: %+v, %v; want %+v", got, err, want)
+	}
+	if again := newSealedStable(disk, "stable.db"); again.load() != nil {
+		t.Error(again.load())
+	} else if got, err := readVote(again); err != nil || got != want {
+		t.Errorf("what is stored: %+v, %v; want %+v", got, err, want)
+	}
+}
+
+// The same of the store that simulations use.
+func TestVoteThatWasNotStoredIsNotSeenInAFile(t *testing.T) {
+	failing := false
+	disk := storage.FailingFS(storage.NewCrashFS(), func(write bool, _, _ string) bool { return write && failing })
+	if err := mkdirAll(disk, "/data"); err != nil {
+		t.Fatal(err)
+	}
+	s, err := openStable(disk, "/data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := vote{4, 4, "a:1"}
+	if err := want.write(s); err != nil {
+		t.Fatal(err)
+	}
+	failing = true
+	if s.SetUint64([]byte(keyVoteTerm), 5) == nil || s.Set([]byte(keyVoteCand), []byte("b:1")) == nil || s.Set([]byte("new"), nil) == nil {
+		t.Fatal("stored on a disk that takes no writes")
+	}
+	if got, err := readVote(s); err != nil || got != want {
+		t.Errorf("after writes that failed: %+v, %v; want %+v", got, err, want)
+	}
+	if _, err := s.Get([]byte("new")); err == nil {
+		t.Error("a value that was never stored is there")
+	}
+}
+
+// What an open finds may be there in memory only: the process before could not write
+// it, and the next flush says nothing of that. It is written anew.
+func TestStableStoreIsWrittenAnewByEachOpen(t *testing.T) {
+	dir := t.TempDir()
+	s, err := openStable(nil, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := (vote{9, 9, "a:1"}).write(s); err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	rootPage := func() uint64 {
+		b, err := os.ReadFile(filepath.Join(dir, "stable.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := os.Getpagesize()
+		newest := b[:size]
+		if second := b[size : 2*size]; binary.LittleEndian.Uint64(second[boltTxAt:]) > binary.LittleEndian.Uint64(newest[boltTxAt:]) {
+			newest = second
+		}
+		return binary.LittleEndian.Uint64(newest[32:])
+	}
+	before := rootPage()
+	mustVote(t, dir, vote{9, 9, "a:1"})
+	if after := rootPage(); after == before {
+		t.Errorf("the values are where they were, on page %d", before)
 	}
 }
