@@ -84,6 +84,12 @@ func (r *rotation) finish() error {
 	if err != nil || len(st.Segments) == 0 {
 		return err
 	}
+	// What was found may be in memory only, since its last flush failed; see settle.
+	// A start after a crash would find the list before it, and remove every segment
+	// that is newer, with all that was flushed to it meanwhile.
+	if err := r.meta.CommitState(st); err != nil {
+		return fmt.Errorf("node: write the list of segments of the log in %s: %w", r.dir, err)
+	}
 	tail := &st.Segments[len(st.Segments)-1]
 	if !tail.SealTime.IsZero() {
 		return nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/akidb/akidb/internal/storage"
 )
@@ -235,5 +236,28 @@ func TestTornAppendsAreTakenBack(t *testing.T) {
 			s.Close()
 			mem = crashed
 		}
+	}
+}
+
+// What is found of the list of segments may be there in memory only, since its last
+// flush failed. Entries of a segment that the disk does not know of are lost with it.
+func TestListOfSegmentsIsWrittenAnewByEachOpen(t *testing.T) {
+	dir := t.TempDir()
+	open := func() {
+		t.Helper()
+		log, err := openLogStore(nil, dir, logStoreWAL, hclog.NewNullLogger())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := log.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open()
+	path := filepath.Join(logDir(dir, logStoreWAL), metadb.FileName)
+	before := boltRoot(t, path)
+	open()
+	if after := boltRoot(t, path); after == before {
+		t.Errorf("the list is where it was, on page %d", before)
 	}
 }

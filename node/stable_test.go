@@ -332,21 +332,26 @@ func TestStableStoreIsWrittenAnewByEachOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Close()
-	rootPage := func() uint64 {
-		b, err := os.ReadFile(filepath.Join(dir, "stable.db"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		size := os.Getpagesize()
-		newest := b[:size]
-		if second := b[size : 2*size]; binary.LittleEndian.Uint64(second[boltTxAt:]) > binary.LittleEndian.Uint64(newest[boltTxAt:]) {
-			newest = second
-		}
-		return binary.LittleEndian.Uint64(newest[32:])
-	}
-	before := rootPage()
+	path := filepath.Join(dir, "stable.db")
+	before := boltRoot(t, path)
 	mustVote(t, dir, vote{9, 9, "a:1"})
-	if after := rootPage(); after == before {
+	if after := boltRoot(t, path); after == before {
 		t.Errorf("the values are where they were, on page %d", before)
 	}
+}
+
+// boltRoot is the page at which a bbolt file of few values has all of them. Whatever is
+// written moves them.
+func boltRoot(t *testing.T, path string) uint64 {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := os.Getpagesize()
+	newest := b[:size]
+	if second := b[size : 2*size]; binary.LittleEndian.Uint64(second[boltTxAt:]) > binary.LittleEndian.Uint64(newest[boltTxAt:]) {
+		newest = second
+	}
+	return binary.LittleEndian.Uint64(newest[32:])
 }
