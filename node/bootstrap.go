@@ -250,10 +250,17 @@ func (n *Node) bootstrap(nodes []*nodev1.NodeInfo) (bool, error) {
 // followBootstrap founds the cluster with the configuration of a node that has
 // done so just before. Every node of it must have answered that it knows of no
 // leader yet: this node may be one that lost its disk, and then the founder may
-// be one that was cut off when the cluster came to life without it.
+// be one that was cut off when the cluster came to life without it. None of them may
+// be in a later term than the founding one either: whoever stands for election raises
+// its term first, and this node may have voted for it before it lost its disk. Raft asks
+// for pre-votes before that, so that a founder whose peers are not there stays where it
+// is, and one that went on has a majority and a leader soon, who takes this node in.
 func (n *Node) followBootstrap(r *nodev1.HelloReply, replies []*nodev1.HelloReply) (bool, error) {
 	answered := map[string]bool{n.cfg.NodeID: true}
 	for _, a := range replies {
+		if a.Term > foundingTerm {
+			return false, fmt.Errorf("waiting for the cluster that %s is founding: %s is in an election (if nothing comes of it because another founder lost its disk, start all of them empty)", r.Node.NodeId, a.Node.NodeId)
+		}
 		answered[a.Node.NodeId] = true
 	}
 	var conf raft.Configuration
@@ -270,6 +277,9 @@ func (n *Node) followBootstrap(r *nodev1.HelloReply, replies []*nodev1.HelloRepl
 	}
 	return n.bootstrapWith(conf)
 }
+
+// foundingTerm is what BootstrapCluster sets (hashicorp/raft 1.8.0).
+const foundingTerm = 1
 
 func (n *Node) bootstrapWith(conf raft.Configuration) (bool, error) {
 	c := n.g.core.Load()

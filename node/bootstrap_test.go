@@ -5,6 +5,8 @@ package node
 import (
 	"strings"
 	"testing"
+
+	nodev1 "github.com/akidb/akidb/node/nodepb/akidb/node/v1"
 )
 
 // A leader that is removed knows that somebody meant it, though it never learnt
@@ -113,5 +115,31 @@ func TestNodeWithoutPeersFoundsAlone(t *testing.T) {
 		c := newCluster(t, []string{"n1"}, peers)
 		n := c.start("n1")
 		c.wait("it to serve", func() bool { return n.Ready() == nil })
+	}
+}
+
+// A founder that voted, lost its disk and is back while the first leader is being
+// elected has forgotten its vote: founding the cluster again it could give another one
+// in the same term, and the cluster would have two leaders in it. Nobody may have stood
+// for election when a node follows a founder.
+func TestFounderIsNotFollowedIntoAnElection(t *testing.T) {
+	c := newCluster(t, []string{"n1", "n2", "n3"}, nil)
+	n := c.start("n3")
+	founder := func(id string, term uint64) *nodev1.HelloReply {
+		r := &nodev1.HelloReply{Node: &nodev1.NodeInfo{NodeId: id, RaftAddr: c.addrs[id]}, Member: true, BootstrapExpect: 3, Term: term}
+		for _, s := range c.names {
+			r.Servers = append(r.Servers, &nodev1.Server{NodeId: s, RaftAddr: c.addrs[s]})
+		}
+		return r
+	}
+	for _, terms := range [][2]uint64{{2, 1}, {1, 2}} {
+		first, second := founder("n1", terms[0]), founder("n2", terms[1])
+		if done, err := n.followBootstrap(first, []*nodev1.HelloReply{first, second}); done || err == nil || n.g.member.Load() {
+			t.Fatalf("founders in terms %v were followed: %v", terms, err)
+		}
+	}
+	first, second := founder("n1", 1), founder("n2", 0) // the other has not followed yet
+	if done, err := n.followBootstrap(first, []*nodev1.HelloReply{first, second}); !done || err != nil {
+		t.Fatalf("a founder that nobody has voted for was not followed: %v", err)
 	}
 }
