@@ -309,7 +309,7 @@ func (n *Node) join(ctx context.Context, via *nodev1.HelloReply) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("join cluster %s through %s: %w", via.ClusterId, addr, err)
 	}
-	if err := n.g.setIdentity(identity{Member: true, ClusterID: reply.ClusterId}); err != nil {
+	if err := n.g.setIdentity(identity{Member: true, ClusterID: reply.ClusterId, JoinedIndex: reply.LogIndex, JoinedTerm: reply.Term}); err != nil {
 		return false, err
 	}
 	n.rpc.reset() // the connections so far announced no cluster

@@ -190,6 +190,10 @@ type identity struct {
 	Member bool
 	// ClusterID is empty between bootstrap and the first leader.
 	ClusterID string
+	// JoinedIndex and JoinedTerm are of the entry that took this node in without data,
+	// 0 if it founded the cluster or a version before them took it in; see newcomer.go.
+	JoinedIndex uint64 `json:",omitempty"`
+	JoinedTerm  uint64 `json:",omitempty"`
 	// Recovering is the id that a recovery which was begun gives the cluster. The
 	// node does not start before it is finished: entries that were perhaps never
 	// committed may be in the state.
@@ -234,9 +238,15 @@ func (g *group) storeIdentityLocked(id identity) error {
 	if err := storage.WriteFile(g.cfg.files(), identityPath(g.dir), b); err != nil {
 		return err
 	}
-	g.identity = id
-	g.member.Store(id.Member)
+	g.takeIdentity(id)
 	return nil
+}
+
+func (g *group) takeIdentity(id identity) {
+	g.identity = id
+	g.joinedIndex.Store(id.JoinedIndex)
+	g.joinedTerm.Store(id.JoinedTerm)
+	g.member.Store(id.Member)
 }
 
 // clusterID is the cluster's id, "" before the first leader was established.

@@ -53,7 +53,9 @@ type group struct {
 	// established is the term in which this node, as leader, has committed an
 	// entry of its own; 0 before.
 	established atomic.Uint64
-	member      atomic.Bool // admitted or bootstrapped: may vote and store
+	member      atomic.Bool   // admitted or bootstrapped: may vote and store
+	joinedIndex atomic.Uint64 // of identity, as joinedTerm is
+	joinedTerm  atomic.Uint64
 	hastening   atomic.Bool // hasten runs
 
 	leadership chan struct{} // poked when leader, term or core may have changed
@@ -207,8 +209,7 @@ func openGroup(g *group) error {
 	if id.Recovering != "" {
 		return fmt.Errorf("node: the recovery of %s was begun and not finished: run akidb cluster recover again", g.cfg.DataDir)
 	}
-	g.identity = id
-	g.member.Store(id.Member)
+	g.takeIdentity(id)
 	g.watchers = make(map[chan struct{}]struct{})
 	g.forwards = make(map[*forward]struct{})
 	g.leadership = make(chan struct{}, 1)
@@ -282,8 +283,14 @@ func (g *group) openCore() (_ *raftCore, err error) {
 	}()
 	c.stream = newStreamLayer(g.mux, g.id, g.cfg.AdvertiseAddr, g.livesAt)
 	c.trans = newGroupTransport(c.stream, g, hlog.Named("transport"), func(rpc raft.RPC, forward func(raft.RPC)) bool {
-		return g.admit(ls, rpc, forward)
+		return g.admit(c, rpc, forward)
 	}, ls.ahead.commitLimit, newReach(g.cfg.paced(reachCheck), c.replicatesTo))
+	c.trans.stands = func() error {
+		if g.catchingUp(c.running.Load()) {
+			return errNewcomer
+		}
+		return nil
+	}
 	conf := g.raftConfig(c)
 	conf.Logger = hlog
 	r, err := raft.NewRaft(conf, g.ad, ls, loudStable{g.stable, g.log}, g.snaps, c.trans)
@@ -439,9 +446,13 @@ func termOf(snap *snapshotFile) uint64 {
 }
 
 // admit looks at a message before Raft does; see groupTransport.
-func (g *group) admit(ls *logStore, rpc raft.RPC, forward func(raft.RPC)) bool {
+func (g *group) admit(c *raftCore, rpc raft.RPC, forward func(raft.RPC)) bool {
 	if !g.member.Load() {
 		rpc.Respond(nil, errNotMember)
+		return false
+	}
+	if err := g.outdated(c.running.Load(), rpc.Command); err != nil {
+		rpc.Respond(nil, err)
 		return false
 	}
 	if req, ok := rpc.Command.(*raft.InstallSnapshotRequest); ok {
@@ -455,7 +466,7 @@ func (g *group) admit(ls *logStore, rpc raft.RPC, forward func(raft.RPC)) bool {
 	}
 	if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
 		// The answer counts what this node holds.
-		if err := ls.ahead.settle(req.Term); err != nil {
+		if err := c.ls.ahead.settle(req.Term); err != nil {
 			rpc.Respond(nil, err)
 			return false
 		}

@@ -464,17 +464,23 @@ func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.Jo
 		found = false
 	}
 	n.book.learn(r.Node)
+	reply := &nodev1.JoinReply{ClusterId: own}
 	switch {
 	case found && have.Suffrage == raft.Voter && have.Address != addr:
 		err = waitRaft(ctx, c.r.AddVoter(id, addr, 0, timeoutOf(ctx)))
 	case !found || have.Address != addr:
-		err = waitRaft(ctx, c.r.AddNonvoter(id, addr, 0, timeoutOf(ctx)))
+		f := c.r.AddNonvoter(id, addr, 0, timeoutOf(ctx))
+		if err = waitRaft(ctx, f); err == nil && r.Empty {
+			// The term may be newer than the entry's by now. No leader of this one or of a
+			// later one is without the entry.
+			reply.LogIndex, reply.Term = f.Index(), c.r.CurrentTerm()
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	n.log.Info("member admitted", "member", id, "addr", addr)
-	return &nodev1.JoinReply{ClusterId: own}, nil
+	return reply, nil
 }
 
 // joinAsks is how often a member is asked whether it still lives before another

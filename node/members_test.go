@@ -131,7 +131,7 @@ func TestNotAdmittedNodeAnswersNoRaftMessage(t *testing.T) {
 	n := c.start("n1")
 	for _, cmd := range []any{&raft.RequestVoteRequest{Term: 9}, &raft.RequestPreVoteRequest{Term: 9}, &raft.AppendEntriesRequest{Term: 9}, &raft.InstallSnapshotRequest{Term: 9}} {
 		ch := make(chan raft.RPCResponse, 1)
-		if n.g.admit(n.g.core.Load().ls, raft.RPC{Command: cmd, RespChan: ch}, func(raft.RPC) { t.Error("forwarded") }) {
+		if n.g.admit(n.g.core.Load(), raft.RPC{Command: cmd, RespChan: ch}, func(raft.RPC) { t.Error("forwarded") }) {
 			t.Errorf("%T let through", cmd)
 		}
 		if r := <-ch; !errors.Is(r.Error, errNotMember) {

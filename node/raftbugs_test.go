@@ -270,7 +270,7 @@ func TestSnapshotThatWaitsForItsTurnEndsWithItsNode(t *testing.T) {
 	f.g.staging <- struct{}{} // another one is fetched, and its source does not answer
 	req := &raft.InstallSnapshotRequest{Term: f.g.core.Load().r.CurrentTerm(), Size: int64(len(b))}
 	answer := make(chan raft.RPCResponse, 1)
-	f.g.admit(f.g.core.Load().ls, raft.RPC{Command: req, Reader: bytes.NewReader(b), RespChan: answer}, func(raft.RPC) {
+	f.g.admit(f.g.core.Load(), raft.RPC{Command: req, Reader: bytes.NewReader(b), RespChan: answer}, func(raft.RPC) {
 		t.Error("it was installed out of turn")
 	})
 	if err := f.Close(c.ctx()); err != nil {

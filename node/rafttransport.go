@@ -162,8 +162,11 @@ type groupTransport struct {
 	// commitLimit is the highest commit index that followers may be told.
 	commitLimit func() uint64
 	reach       *reach
-	done        chan struct{}
-	wg          sync.WaitGroup
+	// stands, if not nil, returns an error while this node must ask nobody for votes.
+	// It is set before Raft starts.
+	stands func() error
+	done   chan struct{}
+	wg     sync.WaitGroup
 
 	mu    sync.Mutex // guards pipes
 	pipes map[*trimmedPipeline]struct{}
@@ -249,13 +252,26 @@ func (t *groupTransport) EncodePeer(id raft.ServerID, addr raft.ServerAddress) [
 	return []byte(t.addrOf(id, addr))
 }
 
+func (t *groupTransport) mayStand() error {
+	if t.stands == nil {
+		return nil
+	}
+	return t.stands()
+}
+
 // RequestVote is described at EncodePeer.
 func (t *groupTransport) RequestVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if err := t.mayStand(); err != nil {
+		return err
+	}
 	return t.NetworkTransport.RequestVote(id, t.target(id, addr), args, resp)
 }
 
 // RequestPreVote is described at EncodePeer.
 func (t *groupTransport) RequestPreVote(id raft.ServerID, addr raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := t.mayStand(); err != nil {
+		return err
+	}
 	return t.NetworkTransport.RequestPreVote(id, t.target(id, addr), args, resp)
 }
 

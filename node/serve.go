@@ -89,7 +89,7 @@ func (n *Node) serveTerm() (proto.Message, error) {
 	if c == nil || !n.g.member.Load() {
 		return nil, errNotMember
 	}
-	return &nodev1.TermReply{Term: c.r.CurrentTerm()}, nil
+	return &nodev1.TermReply{Term: max(c.r.CurrentTerm(), n.g.joinedTerm.Load())}, nil
 }
 
 func (n *Node) stats() *nodev1.StatsReply {
@@ -114,7 +114,8 @@ func (n *Node) stats() *nodev1.StatsReply {
 			r.LastTerm = metas[0].Term
 		}
 	}
-	if t := c.r.LastContact(); !t.IsZero() {
+	// Nobody gives a vote to a member that has no contact, and this one would not use it.
+	if t := c.r.LastContact(); !t.IsZero() && !n.g.catchingUp(c.r) {
 		r.LastContactMs = time.Since(t).Milliseconds()
 	}
 	return r

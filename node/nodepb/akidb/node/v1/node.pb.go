@@ -1438,8 +1438,12 @@ func (x *JoinRequest) GetEmpty() bool {
 }
 
 type JoinReply struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ClusterId string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// log_index is that of the entry which took the node in, if it came without data,
+	// and term one in which that entry was committed. 0 of a version before them.
+	LogIndex      uint64 `protobuf:"varint,2,opt,name=log_index,json=logIndex,proto3" json:"log_index,omitempty"`
+	Term          uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1479,6 +1483,20 @@ func (x *JoinReply) GetClusterId() string {
 		return x.ClusterId
 	}
 	return ""
+}
+
+func (x *JoinReply) GetLogIndex() uint64 {
+	if x != nil {
+		return x.LogIndex
+	}
+	return 0
+}
+
+func (x *JoinReply) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
 }
 
 // MemberRequest changes the membership through the leader.
@@ -1996,10 +2014,12 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\v2\x17.akidb.node.v1.NodeInfoR\x04node\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x14\n" +
-	"\x05empty\x18\x03 \x01(\bR\x05empty\"*\n" +
+	"\x05empty\x18\x03 \x01(\bR\x05empty\"[\n" +
 	"\tJoinReply\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x01 \x01(\tR\tclusterId\"\xf8\x01\n" +
+	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x1b\n" +
+	"\tlog_index\x18\x02 \x01(\x04R\blogIndex\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\"\xf8\x01\n" +
 	"\rMemberRequest\x12/\n" +
 	"\x02op\x18\x01 \x01(\x0e2\x1f.akidb.node.v1.MemberRequest.OpR\x02op\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x1b\n" +
