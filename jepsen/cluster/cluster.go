@@ -181,21 +181,32 @@ func (c *Cluster) Drop(n *Node) error {
 	return err
 }
 
-// Cut stops the traffic from a to b.
-func (c *Cluster) Cut(a, b *Node) error { return c.net.cut(a, b) }
-
-// CutBoth stops the traffic between a and b.
-func (c *Cluster) CutBoth(a, b *Node) error { return errors.Join(c.net.cut(a, b), c.net.cut(b, a)) }
-
-// Slow delays the traffic from a to b by delay and up to jitter more.
-func (c *Cluster) Slow(a, b *Node, delay, jitter time.Duration, bytesPerSec int) error {
-	return c.net.slow(a, b, delay, jitter, bytesPerSec)
+// Fault is what one cause does to the network. Faults of several may meet on a way
+// between two nodes; each is lifted by itself.
+type Fault struct {
+	c *Cluster
 }
 
-// Lose drops a share of the packets that other nodes send to n.
-func (c *Cluster) Lose(n *Node, percent int) error { return c.net.lose(n, percent) }
+// NewFault is a fault that does nothing yet.
+func (c *Cluster) NewFault() *Fault { return &Fault{c: c} }
 
-// HealNetwork undoes Cut, Slow and Lose.
+// Cut stops the traffic from a to b.
+func (f *Fault) Cut(a, b *Node) error { return f.c.net.cut(f, a, b) }
+
+// Slow delays the traffic from a to b by delay and up to jitter more. Where several
+// faults do, the longest delay counts.
+func (f *Fault) Slow(a, b *Node, delay, jitter time.Duration, bytesPerSec int) error {
+	return f.c.net.slow(f, a, b, delay, jitter, bytesPerSec)
+}
+
+// Lose drops a share of the packets that other nodes send to n, the largest that a
+// fault asks for.
+func (f *Fault) Lose(n *Node, percent int) error { return f.c.net.lose(f, n, percent) }
+
+// Lift undoes what this fault did and leaves the others.
+func (f *Fault) Lift() error { return f.c.net.lift(f) }
+
+// HealNetwork lifts every fault.
 func (c *Cluster) HealNetwork() error { return c.net.heal() }
 
 // Close kills every process and takes away namespaces and mounts. Data and logs

@@ -20,37 +20,72 @@ type rules struct {
 	bytesPerSec   int
 }
 
-// pairs holds the rules of all pairs of nodes; proxies ask it for each chunk.
+// with is what both rules come to: the longer delay and the narrower way.
+func (r rules) with(o rules) rules {
+	r.cut = r.cut || o.cut
+	if o.delay > r.delay {
+		r.delay, r.jitter = o.delay, o.jitter
+	}
+	if r.bytesPerSec == 0 || o.bytesPerSec > 0 && o.bytesPerSec < r.bytesPerSec {
+		r.bytesPerSec = o.bytesPerSec
+	}
+	return r
+}
+
+// pairs holds the rules of all pairs of nodes, of each fault its own; proxies ask it
+// for each chunk.
 type pairs struct {
 	mu      sync.Mutex // guards the fields below
-	rules   map[[2]string]rules
+	rules   map[[2]string]map[*Fault]rules
 	changed chan struct{} // closed and replaced at every change
 }
 
 func newPairs() *pairs {
-	return &pairs{rules: make(map[[2]string]rules), changed: make(chan struct{})}
+	return &pairs{rules: make(map[[2]string]map[*Fault]rules), changed: make(chan struct{})}
 }
 
 func (p *pairs) get(from, to string) (rules, <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.rules[[2]string{from, to}], p.changed
+	var all rules
+	for _, r := range p.rules[[2]string{from, to}] {
+		all = all.with(r)
+	}
+	return all, p.changed
 }
 
-func (p *pairs) update(from, to string, f func(*rules)) {
+func (p *pairs) update(by *Fault, from, to string, f func(*rules)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	r := p.rules[[2]string{from, to}]
+	of := p.rules[[2]string{from, to}]
+	if of == nil {
+		of = make(map[*Fault]rules)
+		p.rules[[2]string{from, to}] = of
+	}
+	r := of[by]
 	f(&r)
-	p.rules[[2]string{from, to}] = r
-	close(p.changed)
-	p.changed = make(chan struct{})
+	of[by] = r
+	p.tellLocked()
+}
+
+// lift takes the rules of one fault away.
+func (p *pairs) lift(f *Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, of := range p.rules {
+		delete(of, f)
+	}
+	p.tellLocked()
 }
 
 func (p *pairs) reset() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	clear(p.rules)
+	p.tellLocked()
+}
+
+func (p *pairs) tellLocked() {
 	close(p.changed)
 	p.changed = make(chan struct{})
 }

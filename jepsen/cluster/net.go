@@ -26,10 +26,12 @@ type network interface {
 	// command makes the command that runs a node's process in its place.
 	command(n *Node, bin string, args []string) *exec.Cmd
 	// cut stops the traffic from one node to another; slow delays it.
-	cut(from, to *Node) error
-	slow(from, to *Node, delay, jitter time.Duration, bytesPerSec int) error
+	cut(f *Fault, from, to *Node) error
+	slow(f *Fault, from, to *Node, delay, jitter time.Duration, bytesPerSec int) error
 	// lose drops a share of the packets that reach a node.
-	lose(n *Node, percent int) error
+	lose(f *Fault, n *Node, percent int) error
+	// lift undoes one fault, heal all of them.
+	lift(f *Fault) error
 	heal() error
 	close() error
 }
@@ -48,13 +50,13 @@ const (
 type namespaces struct {
 	tag    string // short and unique: names of links have 15 characters
 	subnet string // "10.200.7."
-	pairs  *pairs
+	pairs  *pairs // what the proxies do
+	cuts   *pairs // what the packet filters do
 
 	mu      sync.Mutex // guards the fields below
 	nodes   []*Node
 	proxies []*proxy
-	cuts    map[[2]string]bool
-	loss    map[string]int
+	loss    map[string]map[*Fault]int
 	proxied bool
 }
 
@@ -63,8 +65,8 @@ const clientHost = 254 // the bridge's own address: where the clients are
 // newNamespaces makes the bridge. With proxied, traffic between the raft ports
 // goes through user-space proxies, so that it can be delayed.
 func newNamespaces(tag string, subnet int, proxied bool) (*namespaces, error) {
-	x := &namespaces{tag: tag, subnet: fmt.Sprintf("10.213.%d.", subnet), pairs: newPairs(), proxied: proxied,
-		cuts: make(map[[2]string]bool), loss: make(map[string]int)}
+	x := &namespaces{tag: tag, subnet: fmt.Sprintf("10.213.%d.", subnet), pairs: newPairs(), cuts: newPairs(), proxied: proxied,
+		loss: make(map[string]map[*Fault]int)}
 	for _, args := range []string{
 		"link add " + x.bridge() + " type bridge",
 		fmt.Sprintf("addr add %s%d/24 dev %s", x.subnet, clientHost, x.bridge()),
@@ -169,11 +171,15 @@ func (x *namespaces) applyLocked() error {
 		var b strings.Builder
 		b.WriteString("table inet jepsen\ndelete table inet jepsen\ntable inet jepsen {\n chain in {\n  type filter hook input priority 0\n")
 		for _, from := range x.nodes {
-			if x.cuts[[2]string{from.ID, n.ID}] {
+			if r, _ := x.cuts.get(from.ID, n.ID); r.cut {
 				fmt.Fprintf(&b, "  ip saddr { %s, %s } drop\n", x.addr(from.Num), x.alias(from.Num))
 			}
 		}
-		if p := x.loss[n.ID]; p > 0 {
+		p := 0
+		for _, percent := range x.loss[n.ID] {
+			p = max(p, percent)
+		}
+		if p > 0 {
 			fmt.Fprintf(&b, "  ip saddr != %s numgen random mod 100 < %d drop\n", x.addr(clientHost), p)
 		}
 		b.WriteString(" }\n}\n")
@@ -193,32 +199,46 @@ func (x *namespaces) applyLocked() error {
 	return nil
 }
 
-func (x *namespaces) cut(from, to *Node) error {
+func (x *namespaces) cut(f *Fault, from, to *Node) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.cuts[[2]string{from.ID, to.ID}] = true
+	x.cuts.update(f, from.ID, to.ID, func(r *rules) { r.cut = true })
 	return x.applyLocked()
 }
 
-func (x *namespaces) slow(from, to *Node, delay, jitter time.Duration, bytesPerSec int) error {
+func (x *namespaces) slow(f *Fault, from, to *Node, delay, jitter time.Duration, bytesPerSec int) error {
 	if !x.proxied {
 		return errors.New("cluster: this network was made without proxies, it cannot delay")
 	}
-	x.pairs.update(from.ID, to.ID, func(r *rules) { r.delay, r.jitter, r.bytesPerSec = delay, jitter, bytesPerSec })
+	x.pairs.update(f, from.ID, to.ID, func(r *rules) { r.delay, r.jitter, r.bytesPerSec = delay, jitter, bytesPerSec })
 	return nil
 }
 
-func (x *namespaces) lose(n *Node, percent int) error {
+func (x *namespaces) lose(f *Fault, n *Node, percent int) error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.loss[n.ID] = percent
+	if x.loss[n.ID] == nil {
+		x.loss[n.ID] = make(map[*Fault]int)
+	}
+	x.loss[n.ID][f] = percent
+	return x.applyLocked()
+}
+
+func (x *namespaces) lift(f *Fault) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.cuts.lift(f)
+	for _, of := range x.loss {
+		delete(of, f)
+	}
+	x.pairs.lift(f)
 	return x.applyLocked()
 }
 
 func (x *namespaces) heal() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	clear(x.cuts)
+	x.cuts.reset()
 	clear(x.loss)
 	x.pairs.reset()
 	return x.applyLocked()
@@ -278,19 +298,24 @@ func (x *loopback) command(_ *Node, bin string, args []string) *exec.Cmd {
 	return exec.Command(bin, args...)
 }
 
-func (x *loopback) cut(from, to *Node) error {
-	x.pairs.update(from.ID, to.ID, func(r *rules) { r.cut = true })
+func (x *loopback) cut(f *Fault, from, to *Node) error {
+	x.pairs.update(f, from.ID, to.ID, func(r *rules) { r.cut = true })
 	return nil
 }
 
-func (x *loopback) slow(from, to *Node, delay, jitter time.Duration, bytesPerSec int) error {
-	x.pairs.update(from.ID, to.ID, func(r *rules) { r.delay, r.jitter, r.bytesPerSec = delay, jitter, bytesPerSec })
+func (x *loopback) slow(f *Fault, from, to *Node, delay, jitter time.Duration, bytesPerSec int) error {
+	x.pairs.update(f, from.ID, to.ID, func(r *rules) { r.delay, r.jitter, r.bytesPerSec = delay, jitter, bytesPerSec })
 	return nil
 }
 
 // lose stands in for lost packets by the delay of their retransmission.
-func (x *loopback) lose(n *Node, percent int) error {
+func (x *loopback) lose(*Fault, *Node, int) error {
 	return errors.New("cluster: packets can be lost only in namespaces")
+}
+
+func (x *loopback) lift(f *Fault) error {
+	x.pairs.lift(f)
+	return nil
 }
 
 func (x *loopback) heal() error {

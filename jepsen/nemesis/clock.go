@@ -90,9 +90,9 @@ func strobe(ctx context.Context, e *Env, r *rand.Rand) (string, func(context.Con
 			}
 		}
 	}()
-	return fmt.Sprintf("%s jumps by %v", n.ID, d.Round(time.Millisecond)), func(ctx context.Context) error {
+	return fmt.Sprintf("%s jumps by %v", n.ID, d.Round(time.Millisecond)), func(context.Context) error {
 		stop()
 		<-ended
-		return resetClocks(e)(ctx)
+		return setClock(e, n, 0) // and not those that are wrong by another nemesis
 	}, nil
 }

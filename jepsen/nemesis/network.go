@@ -41,17 +41,22 @@ func partition(name, about string, cuts func(context.Context, *Env, *rand.Rand) 
 		Name: name, About: about, Pause: 5 * time.Second, Hold: 8 * time.Second,
 		Inject: func(ctx context.Context, e *Env, r *rand.Rand) (string, func(context.Context) error, error) {
 			did, pairs := cuts(ctx, e, r)
+			f := e.Cluster.NewFault()
 			var errs []error
 			for _, p := range pairs {
-				errs = append(errs, e.Cluster.Cut(p.from, p.to))
+				errs = append(errs, f.Cut(p.from, p.to))
 			}
-			heal := func(context.Context) error { return e.Cluster.HealNetwork() }
 			if err := errors.Join(errs...); err != nil {
-				return "", nil, errors.Join(err, heal(ctx))
+				return "", nil, errors.Join(err, f.Lift())
 			}
-			return did, heal, nil
+			return did, lift(f), nil
 		},
 	}
+}
+
+// lift ends one fault of the network and none of another nemesis.
+func lift(f *cluster.Fault) func(context.Context) error {
+	return func(context.Context) error { return f.Lift() }
 }
 
 // apart cuts every node of a from every node of b, both ways.
@@ -135,13 +140,14 @@ func slow(_ context.Context, e *Env, r *rand.Rand) (string, func(context.Context
 	jitter := delay / 2
 	nodes := shuffled(e, r)
 	around := r.IntN(2) == 0
+	f := e.Cluster.NewFault()
 	for i, a := range nodes {
 		for j, b := range nodes {
 			if i == j || around && i != 0 && j != 0 {
 				continue
 			}
-			if err := e.Cluster.Slow(a, b, delay, jitter, 0); err != nil {
-				return "", nil, errors.Join(err, e.Cluster.HealNetwork())
+			if err := f.Slow(a, b, delay, jitter, 0); err != nil {
+				return "", nil, errors.Join(err, f.Lift())
 			}
 		}
 	}
@@ -149,7 +155,7 @@ func slow(_ context.Context, e *Env, r *rand.Rand) (string, func(context.Context
 	if around {
 		did = fmt.Sprintf("%v around %s", delay, nodes[0].ID)
 	}
-	return did, func(context.Context) error { return e.Cluster.HealNetwork() }, nil
+	return did, lift(f), nil
 }
 
 func lossy(_ context.Context, e *Env, r *rand.Rand) (string, func(context.Context) error, error) {
@@ -158,10 +164,11 @@ func lossy(_ context.Context, e *Env, r *rand.Rand) (string, func(context.Contex
 	if r.IntN(2) == 0 {
 		nodes = nodes[:1]
 	}
+	f := e.Cluster.NewFault()
 	for _, n := range nodes {
-		if err := e.Cluster.Lose(n, percent); err != nil {
-			return "", nil, errors.Join(err, e.Cluster.HealNetwork())
+		if err := f.Lose(n, percent); err != nil {
+			return "", nil, errors.Join(err, f.Lift())
 		}
 	}
-	return fmt.Sprintf("%d %% of what reaches %s", percent, ids(nodes)), func(context.Context) error { return e.Cluster.HealNetwork() }, nil
+	return fmt.Sprintf("%d %% of what reaches %s", percent, ids(nodes)), lift(f), nil
 }
