@@ -4,6 +4,7 @@ package index
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"math"
@@ -427,21 +428,38 @@ func greatCircleM(lat1, lon1, lat2, lon2 float64) float64 {
 	return 2 * earthRadiusM * math.Asin(math.Sqrt(min(1, h)))
 }
 
-// evaluate fills the bits of the request's sight: one per vertex.
-func (r *request) evaluate(filter *Filter) error {
-	budget := maxFilterConditions
-	plan, err := r.x.payload.plan(filter, 0, &budget)
-	if err != nil {
-		return err
+// selection is a filter made ready, and the payloads that it is evaluated on.
+type selection struct {
+	plan *plan // nil without a filter
+	runs []*run
+}
+
+// selectBy makes a filter ready for a view that there is. It comes before the
+// generation: what a generation does not hold is purged from the payloads once that
+// one is the current one, so that of payloads without it a search gets that generation
+// or a later one, and knows whether it can show the view. The other way round
+// documents of the view would be missing that its generation has.
+func (x *Index) selectBy(ctx context.Context, filter *Filter) (selection, error) {
+	if filter == nil {
+		return selection{}, nil
 	}
-	runs := r.x.payload.snapshot()
+	budget := maxFilterConditions
+	plan, err := x.payload.plan(filter, 0, &budget)
+	if err != nil {
+		return selection{}, err
+	}
+	return selection{plan, x.payload.snapshot()}, ctx.Err()
+}
+
+// evaluate fills the bits of the request's sight: one per vertex.
+func (r *request) evaluate(sel selection) error {
 	g, bound := r.g, r.see.bound
 	words := (int(bound) + 63) / 64
 	r.s.bits = slices.Grow(r.s.bits[:0], words+1)[:words+1]
 	clear(r.s.bits)
 	out := r.s.bits
 	e := &r.s.evaluator
-	for _, run := range runs {
+	for _, run := range sel.runs {
 		from, to := g.lowerBound(run.lo, bound), g.lowerBound(run.hi, bound)
 		if from == to {
 			continue
@@ -450,7 +468,7 @@ func (r *request) evaluate(filter *Filter) error {
 			return err
 		}
 		e.r = run
-		b := e.filter(plan)
+		b := e.filter(sel.plan)
 		if first := g.slot(from); int(to-from) == int(g.slot(to-1)-first)+1 {
 			orShifted(out, b, int(first-run.lo), from, to)
 		} else {

@@ -294,6 +294,10 @@ func (x *Index) Seal(generation, at uint64) {
 // Match calls fn for the matching slots of a view in increasing order until it
 // returns false.
 func (x *Index) Match(ctx context.Context, f *Filter, v View, fn func(Slot) bool) error {
+	sel, err := x.selectBy(ctx, f)
+	if err != nil {
+		return err
+	}
 	g, err := x.acquireFor(v)
 	if err != nil {
 		return err
@@ -303,8 +307,8 @@ func (x *Index) Match(ctx context.Context, f *Filter, v View, fn func(Slot) bool
 	defer x.scratches.Put(s)
 	r := request{x: x, ctx: ctx, g: g, s: s}
 	r.see = sight{g: g, bound: g.lowerBound(v.Slots, g.total.Load()), applied: v.Applied, anyDead: g.garbage.Load() > 0}
-	if f != nil {
-		if err := r.evaluate(f); err != nil {
+	if sel.plan != nil {
+		if err := r.evaluate(sel); err != nil {
 			return err
 		}
 	}

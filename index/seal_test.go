@@ -3,7 +3,9 @@
 package index
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"testing"
@@ -102,6 +104,63 @@ func TestSealedIsOpened(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// ctxThat is a context that does something the first time it is looked at.
+type ctxThat struct {
+	context.Context
+	do func()
+}
+
+func (c *ctxThat) Err() error {
+	if do := c.do; do != nil {
+		c.do = nil
+		do()
+	}
+	return c.Context.Err()
+}
+
+// Goal: a filter is evaluated on what the generation of its search shows: a document
+// that the view has is found, or the view refused, and never passed over. Method: a new
+// generation takes over, and what it does not hold is purged from the payloads, while a
+// search on an old view is between the two.
+func TestTakeOverWhileAFilterIsEvaluated(t *testing.T) {
+	const deletedAt, sealedAt = 1000, 1001
+	filter := &Filter{Must: []Condition{{Key: "k", Any: []Scalar{{Kind: KindString, String: "7"}}}}}
+	for what, ask := range map[string]func(*Index, context.Context, []float32, View) (int, error){
+		"search": func(x *Index, ctx context.Context, v []float32, view View) (int, error) {
+			got, _, err := x.Search(ctx, Query{Vector: v, K: 5, Exact: true, Filter: filter}, view, nil)
+			return len(got), err
+		},
+		"count": func(x *Index, ctx context.Context, _ []float32, view View) (int, error) {
+			return x.Count(ctx, filter, view)
+		},
+	} {
+		r := seeded(t, 80)
+		vectors := clustered(r, 300, 8, 3, 0.1)
+		x := open(t, Config{Dimension: 8, Metric: distance.L2}, &memory{})
+		for i, v := range vectors {
+			x.Append(Slot(i), v, fmt.Appendf(nil, `{"k":"%d"}`, i))
+		}
+		x.Delete(7, deletedAt)
+		old := View{Slots: 300, Applied: deletedAt - 1}
+		if n, err := ask(x, t.Context(), vectors[7], old); err != nil || n != 1 {
+			t.Fatalf("%s before: %d, %v; want 1", what, n, err)
+		}
+		ctx := &ctxThat{Context: t.Context(), do: func() {
+			x.Seal(2, sealedAt)
+			waitIdle(t, x)
+			g := x.acquire()
+			defer g.release()
+			x.payload.purge(300, g.holds)
+		}}
+		if n, err := ask(x, ctx, vectors[7], old); !errors.Is(err, ErrViewTooOld) && (err != nil || n != 1) {
+			t.Errorf("%s while another generation takes over: %d, %v; want 1 or ErrViewTooOld", what, n, err)
+		}
+		if ctx.do != nil {
+			t.Errorf("%s did not look at its context in between: the test shows nothing", what)
 		}
 	}
 }

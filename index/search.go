@@ -21,6 +21,10 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 		return dst, Stats{}, err
 	}
 	x.pace.searched()
+	sel, err := x.selectBy(ctx, q.Filter)
+	if err != nil {
+		return dst, Stats{}, err
+	}
 	g, err := x.acquireFor(v)
 	if err != nil {
 		return dst, Stats{}, err
@@ -49,8 +53,8 @@ func (x *Index) Search(ctx context.Context, q Query, v View, dst []Result) ([]Re
 	r.see.anyDead = g.garbage.Load() > 0
 	r.ef = x.chooseEf(&q)
 	r.stats.Matching = -1
-	if q.Filter != nil {
-		if err := r.evaluate(q.Filter); err != nil {
+	if sel.plan != nil {
+		if err := r.evaluate(sel); err != nil {
 			return dst, Stats{}, err
 		}
 	}

@@ -117,7 +117,11 @@ func scanned(t *testing.T, x *Index, vector []float32, f *Filter) *request {
 	r.graphed = g.graphed.Load()
 	r.see = sight{g: g, bound: g.total.Load(), applied: 1, anyDead: g.garbage.Load() > 0}
 	r.ef = x.chooseEf(r.q)
-	if err := r.evaluate(f); err != nil {
+	sel, err := x.selectBy(t.Context(), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.evaluate(sel); err != nil {
 		t.Fatal(err)
 	}
 	r.codes = g.acquireCodes()
