@@ -25,12 +25,13 @@ import (
 type addressBook struct {
 	self string
 
-	mu    sync.Mutex // guards infos
+	mu    sync.Mutex // guards the fields below
 	infos map[string]*nodev1.NodeInfo
+	lives map[string]uint64 // see ofNow
 }
 
 func newAddressBook(self string) *addressBook {
-	return &addressBook{self: self, infos: make(map[string]*nodev1.NodeInfo)}
+	return &addressBook{self: self, infos: make(map[string]*nodev1.NodeInfo), lives: make(map[string]uint64)}
 }
 
 func (b *addressBook) info(id string) *nodev1.NodeInfo {
@@ -97,7 +98,7 @@ func (g *group) livesAt(ctx context.Context, id, addr string) error {
 	if own := g.clusterID(); own != "" && r.ClusterId != "" && r.ClusterId != own {
 		return fmt.Errorf("%w: %s", errWrongCluster, foreign(own, r.ClusterId))
 	}
-	return nil
+	return g.book.ofNow(r.Node)
 }
 
 const (
@@ -444,6 +445,10 @@ func (n *Node) greet(ctx context.Context) (replies []*nodev1.HelloReply, silent 
 			n.meet(a.r.Node.NodeId, a.r.ClusterId)
 			continue
 		}
+		if own != "" && a.r.ClusterId == own {
+			_ = n.g.book.ofNow(a.r.Node) // whether it is or not: it counts where it is dialled
+			n.hearOfLife(a.r.HeardJoinedIndex)
+		}
 		seen[a.r.Node.NodeId] = true
 		if n.speaksFor(a.r.Node, a.r.Member) {
 			n.book.learn(a.r.Node)
@@ -507,6 +512,11 @@ func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 	if req.From != nil {
 		n.meet(req.From.NodeId, req.ClusterId)
 	}
+	var heard uint64
+	if f := req.From; f != nil && own != "" && req.ClusterId == own {
+		_ = n.book.ofNow(f)
+		heard = n.book.life(f.NodeId)
+	}
 	choice := n.choice.Load()
 	if !n.g.member.Load() && (req.Member || choice != nil && (*choice)[0] == n.cfg.NodeID) {
 		// A founder, or one that may have come to agree: look at once.
@@ -517,7 +527,7 @@ func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 	}
 	r := &nodev1.HelloReply{
 		Node: n.selfInfo(), ClusterId: own, Member: n.g.member.Load(), BootstrapExpect: uint32(n.cfg.BootstrapExpect),
-		AppliedIndex: n.g.ad.applied(),
+		AppliedIndex: n.g.ad.applied(), HeardJoinedIndex: heard,
 	}
 	if choice != nil {
 		r.Choice = *choice

@@ -286,6 +286,9 @@ func (g *group) openCore() (_ *raftCore, err error) {
 		return g.admit(c, rpc, forward)
 	}, ls.ahead.commitLimit, newReach(g.cfg.paced(reachCheck), c.replicatesTo))
 	c.trans.stands = func() error {
+		if !g.member.Load() {
+			return errNotMember
+		}
 		if g.catchingUp(c.running.Load()) {
 			return errNewcomer
 		}

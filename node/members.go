@@ -474,6 +474,7 @@ func (n *Node) serveJoin(ctx context.Context, r *nodev1.JoinRequest) (*nodev1.Jo
 			// The term may be newer than the entry's by now. No leader of this one or of a
 			// later one is without the entry.
 			reply.LogIndex, reply.Term = f.Index(), c.r.CurrentTerm()
+			n.book.hear(r.Node.NodeId, reply.LogIndex)
 		}
 	}
 	if err != nil {

@@ -184,6 +184,7 @@ func Open(ctx context.Context, cfg Config) (_ *Node, err error) {
 	}
 	n.rpc = newRPCClient(n.mux.dialRPC)
 	n.book = newAddressBook(c.NodeID)
+	n.rpc.ofNow = n.book.ofNow
 	dir := filepath.Join(c.DataDir, "groups", groupID)
 	if err := mkdirAll(c.files(), dir); err != nil {
 		return nil, fmt.Errorf("node: group directory: %w", err)
@@ -282,9 +283,13 @@ func (n *Node) RaftAddr() string { return n.cfg.AdvertiseAddr }
 func (n *Node) selfInfo() *nodev1.NodeInfo {
 	gossipAddr := n.cfg.AdvertiseGossipAddr
 	setDefault(&gossipAddr, n.cfg.GossipAddr)
+	var joined *uint64
+	if n.g.member.Load() {
+		joined = new(n.g.joinedIndex.Load())
+	}
 	return &nodev1.NodeInfo{
-		GossipAddr: gossipAddr,
-		NodeId:     n.cfg.NodeID, RaftAddr: n.cfg.AdvertiseAddr, GrpcAddr: n.cfg.GRPCAddr, RestAddr: n.cfg.RESTAddr,
+		GossipAddr: gossipAddr, JoinedIndex: joined,
+		NodeId: n.cfg.NodeID, RaftAddr: n.cfg.AdvertiseAddr, GrpcAddr: n.cfg.GRPCAddr, RestAddr: n.cfg.RESTAddr,
 		Zone: n.cfg.Zone, Version: n.cfg.Version, MaxClusterVersion: maxClusterVersion,
 		ReadReplica: n.cfg.ReadReplica,
 	}

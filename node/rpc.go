@@ -133,6 +133,7 @@ type rpcClient struct {
 	dial    func(ctx context.Context, addr string) (net.Conn, error)
 	dialing context.Context // ends at close, as every dial does
 	hangUp  context.CancelFunc
+	ofNow   func(*nodev1.NodeInfo) error // see addressBook; nil takes everybody
 
 	mu     sync.Mutex // guards the fields below
 	conns  map[rpcKey]*rpcConn
@@ -193,6 +194,11 @@ func (c *rpcClient) callNode(ctx context.Context, id, addr string, l lane, m met
 		var r nodev1.StatsReply
 		if err := conn.exchange(ctx, addr, methodStats, nil, &r); err != nil {
 			return fmt.Errorf("%w: %w", errNotSent, err)
+		}
+		if c.ofNow != nil {
+			if err := c.ofNow(r.Node); err != nil {
+				return fmt.Errorf("%w: %w", errNotSent, err)
+			}
 		}
 		who = new(r.Node.GetNodeId())
 		conn.peer.Store(who)

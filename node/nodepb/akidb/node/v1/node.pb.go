@@ -174,7 +174,10 @@ type NodeInfo struct {
 	// Never to be given a vote.
 	ReadReplica bool `protobuf:"varint,8,opt,name=read_replica,json=readReplica,proto3" json:"read_replica,omitempty"`
 	// Where gossip reaches it; empty if it takes no part.
-	GossipAddr    string `protobuf:"bytes,9,opt,name=gossip_addr,json=gossipAddr,proto3" json:"gossip_addr,omitempty"`
+	GossipAddr string `protobuf:"bytes,9,opt,name=gossip_addr,json=gossipAddr,proto3" json:"gossip_addr,omitempty"`
+	// The log index of the entry that took it in without data: which of its lives this
+	// is. 0 of a founder, absent of a node that is no member and of a version before it.
+	JoinedIndex   *uint64 `protobuf:"varint,10,opt,name=joined_index,json=joinedIndex,proto3,oneof" json:"joined_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +273,13 @@ func (x *NodeInfo) GetGossipAddr() string {
 		return x.GossipAddr
 	}
 	return ""
+}
+
+func (x *NodeInfo) GetJoinedIndex() uint64 {
+	if x != nil && x.JoinedIndex != nil {
+		return *x.JoinedIndex
+	}
+	return 0
 }
 
 type Server struct {
@@ -427,9 +437,11 @@ type HelloReply struct {
 	Servers      []*Server `protobuf:"bytes,8,rep,name=servers,proto3" json:"servers,omitempty"`
 	AppliedIndex uint64    `protobuf:"varint,9,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	// The ids of the nodes this one, still empty, would found a cluster with.
-	Choice        []string `protobuf:"bytes,10,rep,name=choice,proto3" json:"choice,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Choice []string `protobuf:"bytes,10,rep,name=choice,proto3" json:"choice,omitempty"`
+	// The highest joined_index heard of the caller's id, if it is of this cluster.
+	HeardJoinedIndex uint64 `protobuf:"varint,11,opt,name=heard_joined_index,json=heardJoinedIndex,proto3" json:"heard_joined_index,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *HelloReply) Reset() {
@@ -530,6 +542,13 @@ func (x *HelloReply) GetChoice() []string {
 		return x.Choice
 	}
 	return nil
+}
+
+func (x *HelloReply) GetHeardJoinedIndex() uint64 {
+	if x != nil {
+		return x.HeardJoinedIndex
+	}
+	return 0
 }
 
 // ProposeRequest carries an encoded command without its time stamp, and what
@@ -1904,7 +1923,7 @@ var File_akidb_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x18akidb/node/v1/node.proto\x12\rakidb.node.v1\"\x9c\x02\n" +
+	"\x18akidb/node/v1/node.proto\x12\rakidb.node.v1\"\xd5\x02\n" +
 	"\bNodeInfo\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x1b\n" +
@@ -1915,7 +1934,10 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\x13max_cluster_version\x18\a \x01(\rR\x11maxClusterVersion\x12!\n" +
 	"\fread_replica\x18\b \x01(\bR\vreadReplica\x12\x1f\n" +
 	"\vgossip_addr\x18\t \x01(\tR\n" +
-	"gossipAddr\"}\n" +
+	"gossipAddr\x12&\n" +
+	"\fjoined_index\x18\n" +
+	" \x01(\x04H\x00R\vjoinedIndex\x88\x01\x01B\x0f\n" +
+	"\r_joined_index\"}\n" +
 	"\x06Server\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
 	"\traft_addr\x18\x02 \x01(\tR\braftAddr\x12\x14\n" +
@@ -1926,7 +1948,7 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\tR\tclusterId\x12\x16\n" +
 	"\x06member\x18\x03 \x01(\bR\x06member\x12#\n" +
-	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\"\xdb\x02\n" +
+	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\"\x89\x03\n" +
 	"\n" +
 	"HelloReply\x12+\n" +
 	"\x04node\x18\x01 \x01(\v2\x17.akidb.node.v1.NodeInfoR\x04node\x12\x1d\n" +
@@ -1941,7 +1963,8 @@ const file_akidb_node_v1_node_proto_rawDesc = "" +
 	"\aservers\x18\b \x03(\v2\x15.akidb.node.v1.ServerR\aservers\x12#\n" +
 	"\rapplied_index\x18\t \x01(\x04R\fappliedIndex\x12\x16\n" +
 	"\x06choice\x18\n" +
-	" \x03(\tR\x06choice\"\\\n" +
+	" \x03(\tR\x06choice\x12,\n" +
+	"\x12heard_joined_index\x18\v \x01(\x04R\x10heardJoinedIndex\"\\\n" +
 	"\x0eProposeRequest\x12\x18\n" +
 	"\acommand\x18\x01 \x01(\fR\acommand\x12\x12\n" +
 	"\x04keys\x18\x02 \x03(\x06R\x04keys\x12\x1c\n" +
@@ -2141,6 +2164,7 @@ func file_akidb_node_v1_node_proto_init() {
 	if File_akidb_node_v1_node_proto != nil {
 		return
 	}
+	file_akidb_node_v1_node_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
