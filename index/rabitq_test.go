@@ -425,3 +425,17 @@ func TestBlocksWithVectorsOnDisk(t *testing.T) {
 		})
 	}
 }
+
+// Goal: of what a walk on blocks has compared, the nearest are its results, also where
+// estimates say so little that many too low ones crowd the list meanwhile. Method: data
+// whose distances are all much alike, which make the walk look at nearly everything.
+func TestEstimatesDoNotCrowdOutTheNearest(t *testing.T) {
+	const n, queries = 2000, 30
+	r := seeded(t, 96)
+	vectors := repeat(n+queries, func(int) []float32 { return normal(r, 200, 1) })
+	x := open(t, Config{Dimension: 200, Metric: distance.Cosine, Quantization: QuantizationRaBitQ}, stored(vectors[:n]))
+	waitIdle(t, x)
+	if got := recall(t, x, vectors[n:], Query{K: 50, Ef: 60}, all); got < 0.9 {
+		t.Errorf("recall %.3f", got)
+	}
+}

@@ -33,7 +33,7 @@ type scratch struct {
 	// Vectors read from disk, and their numbers.
 	disk      []float32
 	local     []uint32
-	found     pool
+	found     pool      // of a walk on blocks: the nearest compared
 	estimator estimator // of a walk on blocks
 	sketcher  sketcher  // of a scan of sketches
 	// Of filters: a bit per vertex, and what evaluates them.

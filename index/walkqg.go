@@ -19,6 +19,7 @@ func (s *scratch) walkBlocks(b *blockset, limit uint32, ctx context.Context) err
 	b.prepare(&s.estimator, &s.measure)
 	e := &s.estimator
 	p := &s.pool
+	s.found.reset(p.limit)
 	var queue [lookAhead]uint64
 	waiting := 0
 	for steps := 1; ; steps++ {
@@ -34,6 +35,7 @@ func (s *scratch) walkBlocks(b *blockset, limit uint32, ctx context.Context) err
 			waiting++
 		}
 		if waiting == 0 {
+			p.items = append(p.items[:0], s.found.items...)
 			return nil
 		}
 		c := queue[0]
@@ -52,7 +54,9 @@ func (s *scratch) walkBlocks(b *blockset, limit uint32, ctx context.Context) err
 		s.visited++
 		key := s.out[0]
 		// The distance takes the place of the estimate.
-		p.replace(at, candidate(key, v)|expanded)
+		found := candidate(key, v) | expanded
+		p.replace(at, found)
+		s.found.insert(found)
 		e.Base = estimateKey(b.inner, key)
 		bound := p.bound()
 		for group := range b.groups {
