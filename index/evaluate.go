@@ -112,8 +112,8 @@ func (p *payload) test(c *Condition, depth int, budget *int) (test, error) {
 	case c.Prefix != nil:
 		t.kind = testPrefix
 		t.prefix = []byte(*c.Prefix)
-		if len(t.prefix) > longString {
-			why = fmt.Sprintf("prefix of %d bytes, at most %d", len(t.prefix), longString)
+		if len(t.prefix) > MaxPrefixBytes {
+			why = fmt.Sprintf("prefix of %d bytes, at most %d", len(t.prefix), MaxPrefixBytes)
 		}
 	case c.Range != nil:
 		t.kind, why = testRange, t.bounds(c.Range)

@@ -8,6 +8,9 @@ type Filter struct {
 	Must, Should, MustNot []Condition
 }
 
+// MaxPrefixBytes bounds Condition.Prefix: no more of a string is kept as it is.
+const MaxPrefixBytes = longString
+
 // Condition is a nested filter or one test of the field Key, a path with dots.
 // A test of a missing field is false, except IsMissing. An array field matches
 // if any element does. Exactly one test is set.
@@ -15,7 +18,7 @@ type Condition struct {
 	Key       string
 	Any       []Scalar // equal to one of them
 	Except    []Scalar // present and equal to none of them
-	Prefix    *string
+	Prefix    *string  // up to MaxPrefixBytes
 	Range     *Range
 	Geo       *GeoRadius
 	IsMissing *bool

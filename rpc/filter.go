@@ -154,8 +154,8 @@ func (r *filterReader) match(field string, m *collectionv1.Match, out *index.Con
 		if !utf8.ValidString(*m.Prefix) {
 			return invalid(join(field, "prefix"), "is not UTF-8")
 		}
-		if n := len(*m.Prefix); n > maxPrefixBytes {
-			return invalidf(join(field, "prefix"), "has %d bytes, more than %d", n, maxPrefixBytes)
+		if n := len(*m.Prefix); n > index.MaxPrefixBytes {
+			return invalidf(join(field, "prefix"), "has %d bytes, more than %d", n, index.MaxPrefixBytes)
 		}
 		out.Prefix = m.Prefix
 	}

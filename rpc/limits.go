@@ -33,7 +33,6 @@ const (
 	maxFilterValues   = 10_000
 	maxPayloadIndexes = raftfsm.MaxPayloadIndexes
 	maxPathBytes      = 256 // a payload field's path
-	maxPrefixBytes    = 256 // what an index keeps of a string
 	maxMetadataFields = 1_024
 
 	// maxReplyVectorBytes bounds the vectors of one reply.
