@@ -64,26 +64,19 @@ func newArena(stride, rows int) (*arena, error) {
 	a := &arena{stride: uintptr(stride)}
 	want := min(uintptr(stride)*uintptr(rows), maxReserve)
 	little := rows <= 4*fewRows // which never gets huge pages
-	round := uintptr(hugePage)
+	round, align := uintptr(hugePage), uintptr(hugePage)
 	if little {
-		round = 64 << 10
+		round, align = 64<<10, 1
 	}
 	want = (want + round - 1) / round * round
-	align := uintptr(0)
-	if !little {
-		align = hugePage
-	}
 	var err error
 	if little || want <= physicalMemory()/openShare {
-		a.mapping, err = mmap(want+align, unix.PROT_READ|unix.PROT_WRITE)
+		a.mapping, err = mmap(want+align-1, unix.PROT_READ|unix.PROT_WRITE)
 		a.open = err == nil
-		if a.open && little {
-			a.committed = want
-		}
 	}
 	for ; !a.open && want >= round; want /= 2 {
 		// Where the kernel counts what may be written as taken, this is not counted.
-		a.mapping, err = mmap(want+align, unix.PROT_NONE)
+		a.mapping, err = mmap(want+align-1, unix.PROT_NONE)
 		if err == nil {
 			break
 		}
@@ -91,12 +84,11 @@ func newArena(stride, rows int) (*arena, error) {
 	if err != nil {
 		return nil, fmt.Errorf("index: reserve address space: %w", err)
 	}
-	skip := uintptr(0)
-	if !little {
-		start := uintptr(unsafe.Pointer(unsafe.SliceData(a.mapping)))
-		skip = (hugePage - start%hugePage) % hugePage
+	if little && a.open {
+		a.committed = want
 	}
-	a.base = unsafe.Pointer(unsafe.SliceData(a.mapping[skip:]))
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(a.mapping)))
+	a.base = unsafe.Pointer(unsafe.SliceData(a.mapping[(align-start%align)%align:]))
 	a.reserved = want
 	return a, nil
 }

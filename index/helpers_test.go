@@ -98,12 +98,17 @@ func open(t testing.TB, cfg Config, src Source) *Index {
 	if err != nil {
 		t.Fatal(err)
 	}
+	closeLast(t, x)
+	return x
+}
+
+// closeLast closes an index when the test has ended.
+func closeLast(t testing.TB, x *Index) {
 	t.Cleanup(func() {
 		if err := x.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return x
 }
 
 func waitIdle(t testing.TB, x *Index) {

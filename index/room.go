@@ -8,7 +8,7 @@ import "slices"
 // as many vectors as it may have. Room for all that the machine can hold is more than
 // the machine has of memory, and there may be thousands of collections: a generation has
 // room for fewRows at first, then for one in middleShare of all, and for all when that
-// is half full, which few collections can be (docs/adr/0104).
+// is half full, which few collections can be (docs/adr/0104 and 0105).
 const (
 	fewRows     = 4096
 	middleShare = 64
@@ -38,7 +38,7 @@ func (g *generation) outgrown() bool {
 
 // full reports whether there is no room for another vector, but could be more.
 func (g *generation) full() bool {
-	return int(g.total.Load()) >= g.rows && g.rows < g.cfg.maxRows(0) && !g.cramped.Load()
+	return int(g.total.Load()) >= g.rows && g.outgrown() && !g.cramped.Load()
 }
 
 // withRoom is the current generation, with room for one more vector; nil if there is

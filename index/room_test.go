@@ -193,11 +193,7 @@ func unstarted(t *testing.T, cfg Config, src Source, rows int) *Index {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := x.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	closeLast(t, x)
 	return x
 }
 
