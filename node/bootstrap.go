@@ -107,6 +107,14 @@ const (
 	helloTimeout  = time.Second
 )
 
+// lookAround makes findCluster look at once.
+func (n *Node) lookAround() {
+	select {
+	case n.findNow <- struct{}{}:
+	default:
+	}
+}
+
 // findCluster makes an empty node a member: it bootstraps together with the
 // nodes it was told to expect if none of them belongs to a cluster, and joins
 // if one does. No node is special, and none founds a cluster by itself unless
@@ -520,10 +528,7 @@ func (n *Node) hello(req *nodev1.HelloRequest) *nodev1.HelloReply {
 	choice := n.choice.Load()
 	if !n.g.member.Load() && (req.Member || choice != nil && (*choice)[0] == n.cfg.NodeID) {
 		// A founder, or one that may have come to agree: look at once.
-		select {
-		case n.findNow <- struct{}{}:
-		default:
-		}
+		n.lookAround()
 	}
 	r := &nodev1.HelloReply{
 		Node: n.selfInfo(), ClusterId: own, Member: n.g.member.Load(), BootstrapExpect: uint32(n.cfg.BootstrapExpect),

@@ -92,9 +92,6 @@ func (n *Node) hearOfLife(joined uint64) {
 	if own := n.g.joinedIndex.Load(); joined > own && n.g.member.CompareAndSwap(true, false) {
 		n.log.Warn("these data are of a former life of this node: joining anew", "joined at", own, "and later at", joined)
 		n.g.poke()
-		select {
-		case n.findNow <- struct{}{}:
-		default:
-		}
+		n.lookAround()
 	}
 }

@@ -45,6 +45,20 @@ func readVote(s closableStable) (v vote, err error) {
 	return vote{v.term, v.voteTerm, string(cand)}, err
 }
 
+// storeVote makes a store with a vote and returns its file.
+func storeVote(t *testing.T, dir string, v vote) (path string) {
+	t.Helper()
+	s, err := openStable(nil, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := v.write(s); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "stable.db")
+}
+
 func mustVote(t *testing.T, dir string, want vote) {
 	t.Helper()
 	s, err := openStable(nil, dir)
@@ -217,15 +231,7 @@ func TestStableStoresWithoutChecksums(t *testing.T) {
 func TestStableStoreRefusesWhatIsMissing(t *testing.T) {
 	for _, key := range []string{keyTerm, keyVoteTerm, keyVoteCand} {
 		dir := t.TempDir()
-		s, err := openStable(nil, dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := (vote{9, 9, "a:1"}).write(s); err != nil {
-			t.Fatal(err)
-		}
-		s.Close()
-		path := filepath.Join(dir, "stable.db")
+		path := storeVote(t, dir, vote{9, 9, "a:1"})
 		whole, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
@@ -324,15 +330,7 @@ func TestVoteThatWasNotStoredIsNotSeenInAFile(t *testing.T) {
 // it, and the next flush says nothing of that. It is written anew.
 func TestStableStoreIsWrittenAnewByEachOpen(t *testing.T) {
 	dir := t.TempDir()
-	s, err := openStable(nil, dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := (vote{9, 9, "a:1"}).write(s); err != nil {
-		t.Fatal(err)
-	}
-	s.Close()
-	path := filepath.Join(dir, "stable.db")
+	path := storeVote(t, dir, vote{9, 9, "a:1"})
 	before := boltRoot(t, path)
 	mustVote(t, dir, vote{9, 9, "a:1"})
 	if after := boltRoot(t, path); after == before {
