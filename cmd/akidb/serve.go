@@ -188,23 +188,26 @@ func followCerts(ctx context.Context, files *certs.Files) error {
 	if files == nil {
 		return nil
 	}
-	tick := time.NewTicker(certsPoll)
+	poll(ctx, files.Refresh)
+	return nil
+}
+
+// filesPoll is how often files that may be replaced while this node runs are looked at.
+const filesPoll = time.Second
+
+// poll calls look every filesPoll until ctx ends.
+func poll(ctx context.Context, look func()) {
+	tick := time.NewTicker(filesPoll)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-tick.C:
-			files.Refresh()
+			look()
 		}
 	}
 }
-
-// certsPoll is how often the files of certificates are looked at.
-const certsPoll = time.Second
-
-// gossipKeysPoll is how often a file of gossip keys is looked at.
-const gossipKeysPoll = time.Second
 
 // followGossipKeys gives the node the keys of the file whenever they change. What
 // cannot be read leaves the keys before in use.
@@ -214,17 +217,10 @@ func followGossipKeys(ctx context.Context, n *node.Node, cfg *settings.Serve, lo
 	}
 	used, _ := cfg.GossipKeys() // validated
 	var complained string
-	tick := time.NewTicker(gossipKeysPoll)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	poll(ctx, func() {
 		keys, err := cfg.GossipKeys()
 		if err == nil && slices.EqualFunc(keys, used, bytes.Equal) {
-			continue
+			return
 		}
 		if err == nil {
 			err = n.SetGossipKeys(keys)
@@ -234,11 +230,12 @@ func followGossipKeys(ctx context.Context, n *node.Node, cfg *settings.Serve, lo
 				complained = err.Error()
 				log.Error("gossip keys stay as they were", "err", err)
 			}
-			continue
+			return
 		}
 		used, complained = keys, ""
 		log.Info("gossip keys changed", "keys", len(keys))
-	}
+	})
+	return nil
 }
 
 // listeners are the ports of the API; metrics is nil if it is off.
