@@ -41,12 +41,16 @@ const (
 	termsInRow rowForm = iota // at its end
 	termsApart                // in another arena, there being no room
 	// noTerms: the squared distance is computed as such, which takes more
-	// instructions than an inner product, but for a row of up to maxNoTerms codes
-	// less time than going for its terms.
+	// instructions than an inner product, but less time than going for terms if rows
+	// are short or the kernels are not far apart.
 	noTerms
 )
 
-const maxNoTerms = 384
+// productsRather is a variable for tests: either form gives the same keys.
+var productsRather = distance.ProductsRather()
+
+// maxShort codes are compared by kernels that keep the query in registers.
+const maxShort = 128
 
 const (
 	// firstTraining vertices make the first batch, fullTraining are enough to train on
@@ -83,7 +87,7 @@ func newCodec(cfg *Config) *codec {
 			// Rows of whole cache lines are faster, but here memory counts for more.
 			c.stride = (c.dim + termBytes + 1) &^ 1
 		}
-	case c.width <= maxNoTerms:
+	case !productsRather || c.width <= maxShort:
 		c.form = noTerms
 	default:
 		c.form = termsApart
@@ -538,10 +542,11 @@ func (s *codeset) codeMeasure(m *measure) {
 // target makes m measure squared distances to rows.
 func (s *codeset) target(m *measure) {
 	m.base8, m.stride = s.base(), s.stride
-	m.kind, m.terms = kindCodePadded, s.terms
+	m.kind = kindCodePadded
 	switch s.form {
 	case termsApart:
 		m.kind = kindCode
+		m.terms = unsafe.Slice((*[2]int32)(s.terms.base), s.terms.reserved/termBytes)
 	case noTerms:
 		m.kind = kindCodeDirect
 		return

@@ -25,6 +25,7 @@ func TestGoldenGraphs(t *testing.T) {
 		"cosine/sq8":    "d283f3105ab2c8d3762415209a8d1b77 b159ce5eb9e807d9",
 		"dot/none":      "98ba02dee2742317fd97188a16b4f28b a580b597a2f47d05",
 		"dot/sq8":       "82c7f8af4715481d69df3402c422ac0b a580b597a2f47d05",
+		"l2/sq8/192":    "d79398bf6416d0056238980a4315979a c30b63eb99a2e7ae",
 		"l2/sq8/64":     "ab47329fbcade8ac56df9afbf8ccf2d9 68d109f9997d493e",
 		"l2/none":       "1a521b33e4720a6571e3d989d19d3ddf ffd37df6716330fb",
 		"l2/sq8":        "06cd4be88fc9f77a605ab105c7053566 ffd37df6716330fb",
@@ -36,6 +37,11 @@ func TestGoldenGraphs(t *testing.T) {
 	}
 	// Codes without room for their terms.
 	checkGolden(t, golden, "l2/sq8/64", distance.L2, QuantizationSQ8, 64)
+	// The same with terms elsewhere, and without.
+	defer func(was bool) { productsRather = was }(productsRather)
+	for _, productsRather = range []bool{false, true} {
+		checkGolden(t, golden, "l2/sq8/192", distance.L2, QuantizationSQ8, 192)
+	}
 }
 
 func checkGolden(t *testing.T, golden map[string]string, name string, metric distance.Metric, quantization Quantization, dim int) {

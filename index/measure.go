@@ -20,11 +20,11 @@ type measure struct {
 	radius float32   // kindBuildDot: the largest squared norm
 	lift   float32   // kindBuildDot: the query's extra coordinate
 	base8  []byte
-	signed []int8 // the query on codes, padded
-	term   int32  // kindCode and kindCodePadded: of the query
-	terms  *arena // kindCode: of the rows
-	codes  []byte // of the query
-	query8 []byte // kindCodeDirect: the query, in codes or in a row; not to be written
+	signed []int8     // the query on codes, padded
+	term   int32      // kindCode and kindCodePadded: of the query
+	terms  [][2]int32 // kindCode: of the rows, to be indexed below what has codes only
+	codes  []byte     // of the query
+	query8 []byte     // kindCodeDirect: the query, in codes or in a row; not to be written
 	// What a key on codes means as a distance.
 	factor, constant float32
 	// noise is what rounding does to a length (see length) at most, but for one in
@@ -56,6 +56,8 @@ func (m *measure) expand(e *distance.Expansion, limit uint32) bool {
 	switch m.kind {
 	case kindCodePadded:
 		e.SetL2Term(m.signed, m.term, m.base8, m.stride, m.stride-4, limit)
+	case kindCode:
+		e.SetL2Apart(m.signed, m.term, m.base8, m.stride, m.terms, limit)
 	case kindCodeDirect:
 		e.SetL2(m.query8, m.base8, m.stride, limit)
 	case kindCodeDot:
@@ -117,7 +119,7 @@ func (m *measure) keys(ids, out []uint32) {
 	case kindCode:
 		distance.DotU8S8Rows(m.signed, m.base8, m.stride, ids, n)
 		for i, x := range n {
-			n[i] = m.term + *(*int32)(unsafe.Add(m.terms.row(ids[i]), 4)) - 2*x
+			n[i] = m.term + m.terms[ids[i]][1] - 2*x
 		}
 	case kindCodeDot:
 		distance.DotU8S8Rows(m.signed, m.base8, m.stride, ids, n)

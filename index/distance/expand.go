@@ -20,6 +20,7 @@ type Expansion struct {
 	stride int
 	termAt int // negative: inner products
 	term   int32
+	apart  [][2]int32 // of SetL2Apart
 	limit  uint32
 	short  bool    // the query stays in registers, and a kernel does all steps at once
 	wide   []int16 // else, where there are kernels that want it so: the query
@@ -57,6 +58,14 @@ func (e *Expansion) SetL2Term(query []int8, queryTerm int32, base []byte, stride
 	e.ready()
 }
 
+// SetL2Apart is SetL2Term for rows whose terms are elsewhere: the second number of
+// each of terms, of which there must be limit.
+func (e *Expansion) SetL2Apart(query []int8, queryTerm int32, base []byte, stride int, terms [][2]int32, limit uint32) {
+	e.set(len(query), base, stride, limit)
+	e.query, e.term, e.apart, e.short = query, queryTerm, terms[:limit], false
+	e.ready()
+}
+
 // SetDot makes e compare by DotU8S8Rows, with rows below limit; the key of inner
 // product x is uint32(-x) ^ 1<<31.
 func (e *Expansion) SetDot(query []int8, base []byte, stride int, limit uint32) {
@@ -74,7 +83,7 @@ func (e *Expansion) set(query int, base []byte, stride int, limit uint32) {
 		last := [1]uint32{limit - 1}
 		checkOverlapping(query, len(base), stride, last[:], 1)
 	}
-	e.query, e.codes, e.base, e.stride, e.limit = nil, nil, base, stride, limit
+	e.query, e.codes, e.apart, e.base, e.stride, e.limit = nil, nil, nil, base, stride, limit
 	e.short = haveSeveral() && query <= maxShort
 }
 
@@ -146,7 +155,7 @@ func (e *Expansion) Rows(from, to uint32, bound uint64, out []uint64) (found int
 // compare is the second half of Neighbours, a piece of ids at a time. There is room
 // for Slack more of them.
 func (e *Expansion) compare(ids []uint32, bound uint64, out []uint64) (found int) {
-	if haveSeveral() {
+	if haveSeveral() && (e.apart == nil || ProductsRather()) {
 		e.out = out
 		return expandWide(e, ids, bound)
 	}
@@ -156,6 +165,11 @@ func (e *Expansion) compare(ids []uint32, bound uint64, out []uint64) (found int
 		switch {
 		case e.codes != nil:
 			l2U8Rows(e.codes, e.base, e.stride, part, keys)
+		case e.apart != nil:
+			dotU8S8Rows(e.query, e.base, e.stride, part, keys)
+			for i, id := range part {
+				keys[i] = e.term + e.apart[id][1] - 2*keys[i]
+			}
 		case e.termAt >= 0:
 			dotU8S8Rows(e.query, e.base, e.stride, part, keys)
 			for i, id := range part {

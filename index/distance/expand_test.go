@@ -18,7 +18,7 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 			width := 64 * (1 + r.IntN(4))
 			codes := width - 4 - r.IntN(60)
 			stride := width
-			way := []string{"L2", "L2 by terms", "dot"}[r.IntN(3)]
+			way := []string{"L2", "L2 by terms", "L2 by terms apart", "dot"}[r.IntN(4)]
 			if way == "L2" {
 				codes = width
 			} else if r.IntN(2) == 0 {
@@ -45,6 +45,12 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 				e.SetDot(signed, base, stride, limit)
 			case "L2":
 				e.SetL2(query, base, stride, limit)
+			case "L2 by terms apart":
+				apart := make([][2]int32, limit)
+				for v := range apart {
+					apart[v] = [2]int32{r.Int32(), L2Term(base[v*stride:][:codes])}
+				}
+				e.SetL2Apart(signed, term, base, stride, apart, limit)
 			default:
 				for v := range int(limit) {
 					binary.LittleEndian.PutUint32(base[v*stride+termAt:], uint32(L2Term(base[v*stride:][:codes])))
@@ -79,6 +85,10 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 					DotU8S8Rows(signed, base, stride, ids, keys)
 				case "L2":
 					L2U8Rows(query, base, stride, ids, keys)
+				case "L2 by terms apart":
+					for i, id := range ids {
+						keys[i] = L2U8(query, base[int(id)*stride:][:codes])
+					}
 				default:
 					L2U8TermRows(signed, term, base, stride, termAt, ids, keys)
 				}

@@ -79,6 +79,10 @@ func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 // and for the steps of an Expansion.
 func haveSeveral() bool { return useAVX2 && cpu.X86.HasBMI2 }
 
+// ProductsRather reports whether products of codes take so much less time than squares
+// of their differences that they are faster with what it takes to go for rows' terms.
+func ProductsRather() bool { return useAVX512 }
+
 // maxWide bounds the codes of a query that is widened on the stack.
 const maxWide = 4096
 
@@ -145,6 +149,8 @@ func expandWide(e *Expansion, ids []uint32, bound uint64) (found int) {
 		return expandWideSquaresAVX512(e, ids, min(bound, 1<<63-1))
 	case e.codes != nil:
 		return expandWideSquaresAVX2(e, ids, min(bound, 1<<63-1))
+	case e.apart != nil:
+		return expandWideApartAVX512(e, ids, min(bound, 1<<63-1))
 	case e.termAt >= 0 && useAVX512:
 		return expandWideL2AVX512(e, ids, min(bound, 1<<63-1))
 	case e.termAt >= 0:
@@ -196,6 +202,9 @@ func widenAVX2(dst []int16, src []byte)
 
 //go:noescape
 func expandWideSquaresAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+
+//go:noescape
+func expandWideApartAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
 
 //go:noescape
 func expandWideL2AVX512(e *Expansion, ids []uint32, bound uint64) (found int)

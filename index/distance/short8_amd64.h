@@ -45,6 +45,22 @@
 	VPSUBD       X0, X4, X4                \
 	VPADDD       X5, X4, X0
 
+// DISTANCES_APART: the same with the terms of the rows that IDS has
+#define DISTANCES_APART \
+	VPADDD       X0, X0, X0                   \
+	MOVQ         Expansion_apart(R15), TERM   \
+	MOVL         (IDS), DI                    \
+	MOVL         4(IDS), R11                  \
+	MOVL         8(IDS), R13                  \
+	MOVL         12(IDS), BX                  \
+	VMOVD        4(TERM)(DI*8), X4            \
+	VPINSRD      $1, 4(TERM)(R11*8), X4, X4   \
+	VPINSRD      $2, 4(TERM)(R13*8), X4, X4   \
+	VPINSRD      $3, 4(TERM)(BX*8), X4, X4    \
+	VPBROADCASTD Expansion_term(R15), X5      \
+	VPSUBD       X0, X4, X4                   \
+	VPADDD       X5, X4, X0
+
 // NEXT4: out = X0, then the next rows. The last are done once more together with
 // some before them, if they are less than four.
 #define NEXT4(block, done) \
@@ -223,6 +239,14 @@ some: \
 #define KEEP_L2(block) \
 	SUMS                            \
 	DISTANCES(Expansion_term(R15))  \
+	CANDIDATES                      \
+	VPBROADCASTQ bound+32(FP), Y7   \
+	BELOW                           \
+	KEEP(block)
+
+#define KEEP_APART(block) \
+	SUMS                            \
+	DISTANCES_APART                 \
 	CANDIDATES                      \
 	VPBROADCASTQ bound+32(FP), Y7   \
 	BELOW                           \

@@ -236,6 +236,18 @@ block:
 	KEEP_L2(block)
 	FOUND(found+40(FP))
 
+// func expandWideApartAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+//
+// bound is below 1<<63.
+TEXT ·expandWideApartAVX512(SB), NOSPLIT, $0-48
+	IDS_GIVEN
+	MOVQ Expansion_query(R15), QUERY
+
+block:
+	STEPS_WIDE(next)
+	KEEP_APART(block)
+	FOUND(found+40(FP))
+
 // func expandWideDotAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
 //
 // The highest bit of bound is flipped.
