@@ -22,8 +22,10 @@ type Expansion struct {
 	term   int32
 	apart  [][2]int32 // of SetL2Apart
 	limit  uint32
-	short  bool    // the query stays in registers, and a kernel does all steps at once
+	kernel bool    // does all steps at once
+	short  bool    // the query stays in registers
 	wide   []int16 // else, where there are kernels that want it so: the query
+	ahead  int     // else: so many rows are asked for at once
 	// Of the call under way.
 	marks []uint64
 	shift uint32
@@ -64,6 +66,7 @@ func (e *Expansion) SetL2Apart(query []int8, queryTerm int32, base []byte, strid
 	e.set(len(query), base, stride, limit)
 	e.query, e.term, e.apart, e.short = query, queryTerm, terms[:limit], false
 	e.ready()
+	e.kernel = e.kernel && ProductsRather()
 }
 
 // SetDot makes e compare by DotU8S8Rows, with rows below limit; the key of inner
@@ -83,13 +86,14 @@ func (e *Expansion) set(query int, base []byte, stride int, limit uint32) {
 		last := [1]uint32{limit - 1}
 		checkOverlapping(query, len(base), stride, last[:], 1)
 	}
-	e.query, e.codes, e.apart, e.base, e.stride, e.limit = nil, nil, nil, base, stride, limit
+	e.query, e.codes, e.apart, e.termAt, e.base, e.stride, e.limit = nil, nil, nil, 0, base, stride, limit
 	e.short = haveSeveral() && query <= maxShort
 }
 
 // ready is the end of what sets e.
 func (e *Expansion) ready() {
-	if haveSeveral() && !e.short {
+	e.kernel, e.ahead = haveSeveral(), max(1, PrefetchBytes/e.stride)
+	if e.kernel && !e.short {
 		e.widen()
 	}
 }
@@ -116,16 +120,16 @@ func (e *Expansion) Neighbours(links []uint32, marks []uint64, shift uint32, bou
 	if len(links) == 0 || e.limit == 0 {
 		return 0, 0
 	}
-	if e.short {
+	if e.kernel {
 		e.marks, e.shift, e.ids, e.out = marks, shift, ids, out
-		return expandShort(e, links, bound)
+		return expand(e, links, bound)
 	}
 	n := unmarked(links, marks, shift, e.limit, ids)
 	if n == 0 {
 		return 0, 0
 	}
 	ids = ids[:n]
-	prefetchRows(e.base, e.stride, e.stride, ids[:min(n, max(1, PrefetchBytes/e.stride))])
+	prefetchRows(e.base, e.stride, e.stride, ids[:min(n, e.ahead)])
 	return n, e.compare(ids, bound, out)
 }
 
@@ -141,9 +145,9 @@ func (e *Expansion) Rows(from, to uint32, bound uint64, out []uint64) (found int
 			ids[i] = from + uint32(i)
 		}
 		from += uint32(len(ids))
-		if e.short {
+		if e.kernel {
 			e.ids, e.out, e.given = e.rows[:], out[found:], len(ids)
-			_, near := expandShort(e, nil, bound)
+			_, near := expand(e, nil, bound)
 			found += near
 		} else {
 			found += e.compare(ids, bound, out[found:])
@@ -152,13 +156,8 @@ func (e *Expansion) Rows(from, to uint32, bound uint64, out []uint64) (found int
 	return found
 }
 
-// compare is the second half of Neighbours, a piece of ids at a time. There is room
-// for Slack more of them.
+// compare is the second half of Neighbours without a kernel for that.
 func (e *Expansion) compare(ids []uint32, bound uint64, out []uint64) (found int) {
-	if haveSeveral() && (e.apart == nil || ProductsRather()) {
-		e.out = out
-		return expandWide(e, ids, bound)
-	}
 	for len(ids) > 0 {
 		part := ids[:min(len(ids), len(e.keys))]
 		keys := e.keys[:len(part)]

@@ -125,44 +125,52 @@ func l2U8Several(query, base []byte, stride int, ids []uint32, out []int32) {
 	}
 }
 
-func expandShort(e *Expansion, links []uint32, bound uint64) (seen, found int) {
+// expand is Neighbours and Rows by one kernel.
+func expand(e *Expansion, links []uint32, bound uint64) (seen, found int) {
+	if e.codes == nil && e.termAt < 0 {
+		bound ^= 1 << 63
+	} else {
+		bound = min(bound, 1<<63-1)
+	}
 	switch {
-	case e.codes != nil && useAVX512:
-		return expandSquaresAVX512(e, links, min(bound, 1<<63-1))
-	case e.codes != nil:
-		return expandSquaresAVX2(e, links, min(bound, 1<<63-1))
-	case e.termAt >= 0 && useAVX512:
-		return expandL2AVX512(e, links, min(bound, 1<<63-1))
-	case e.termAt >= 0:
-		return expandL2AVX2(e, links, min(bound, 1<<63-1))
+	case e.short && useAVX512:
+		switch {
+		case e.codes != nil:
+			return expandSquaresAVX512(e, links, bound)
+		case e.termAt >= 0:
+			return expandL2AVX512(e, links, bound)
+		}
+		return expandDotAVX512(e, links, bound)
+	case e.short:
+		switch {
+		case e.codes != nil:
+			return expandSquaresAVX2(e, links, bound)
+		case e.termAt >= 0:
+			return expandL2AVX2(e, links, bound)
+		}
+		return expandDotAVX2(e, links, bound)
 	case useAVX512:
-		return expandDotAVX512(e, links, bound^1<<63)
+		switch {
+		case e.codes != nil:
+			return expandWideSquaresAVX512(e, links, bound)
+		case e.apart != nil:
+			return expandWideApartAVX512(e, links, bound)
+		case e.termAt >= 0:
+			return expandWideL2AVX512(e, links, bound)
+		}
+		return expandWideDotAVX512(e, links, bound)
 	default:
-		return expandDotAVX2(e, links, bound^1<<63)
+		switch {
+		case e.codes != nil:
+			return expandWideSquaresAVX2(e, links, bound)
+		case e.termAt >= 0:
+			return expandWideL2AVX2(e, links, bound)
+		}
+		return expandWideDotAVX2(e, links, bound)
 	}
 }
 
-// expandWide is the second half of a step with a query of more than maxShort codes.
-func expandWide(e *Expansion, ids []uint32, bound uint64) (found int) {
-	switch {
-	case e.codes != nil && useAVX512:
-		return expandWideSquaresAVX512(e, ids, min(bound, 1<<63-1))
-	case e.codes != nil:
-		return expandWideSquaresAVX2(e, ids, min(bound, 1<<63-1))
-	case e.apart != nil:
-		return expandWideApartAVX512(e, ids, min(bound, 1<<63-1))
-	case e.termAt >= 0 && useAVX512:
-		return expandWideL2AVX512(e, ids, min(bound, 1<<63-1))
-	case e.termAt >= 0:
-		return expandWideL2AVX2(e, ids, min(bound, 1<<63-1))
-	case useAVX512:
-		return expandWideDotAVX512(e, ids, bound^1<<63)
-	default:
-		return expandWideDotAVX2(e, ids, bound^1<<63)
-	}
-}
-
-// widen writes the query as expandWide wants it, on AVX2.
+// widen writes the query as the kernels of AVX2 for long rows want it.
 func (e *Expansion) widen() {
 	if useAVX512 {
 		return
@@ -201,25 +209,25 @@ func widenSignedAVX2(dst []int16, src []int8)
 func widenAVX2(dst []int16, src []byte)
 
 //go:noescape
-func expandWideSquaresAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+func expandWideSquaresAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
 //go:noescape
-func expandWideApartAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+func expandWideApartAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
 //go:noescape
-func expandWideL2AVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+func expandWideL2AVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
 //go:noescape
-func expandWideDotAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+func expandWideDotAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
 //go:noescape
-func expandWideSquaresAVX2(e *Expansion, ids []uint32, bound uint64) (found int)
+func expandWideSquaresAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
 //go:noescape
-func expandWideL2AVX2(e *Expansion, ids []uint32, bound uint64) (found int)
+func expandWideL2AVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
 //go:noescape
-func expandWideDotAVX2(e *Expansion, ids []uint32, bound uint64) (found int)
+func expandWideDotAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 
 func hammingRows(query, base []uint64, stride int, ids []uint32, out []int32) {
 	switch {

@@ -78,9 +78,7 @@ func dotU8S8Several([]int8, []byte, int, []uint32, []int32) { panic("not here") 
 
 func l2U8Several(_, _ []byte, _ int, _ []uint32, _ []int32) { panic("not here") }
 
-func expandShort(*Expansion, []uint32, uint64) (seen, found int) { panic("not here") }
-
-func expandWide(*Expansion, []uint32, uint64) (found int) { panic("not here") }
+func expand(*Expansion, []uint32, uint64) (seen, found int) { panic("not here") }
 
 func (e *Expansion) widen() {}
 

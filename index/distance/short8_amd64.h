@@ -137,10 +137,42 @@ done: \
 // their keys, then those below the bound. R15 is the Expansion, R14 the table of
 // places.
 
-// UNMARKED: ids = those of links that are below limit and new, AX of them, and their
-// rows are asked for. Without links the ids that are given are there already. The last
-// four are filled up with the first.
-#define UNMARKED(next, outside, done, some) \
+// ENDS: the first and the last line of the row of DX are asked for. BASE is where rows
+// are, R13 the end of the first, R11 the stride.
+#define ENDS \
+	MOVQ  DX, R10            \
+	IMULQ R11, R10           \
+	PREFETCHT0 (BASE)(R10*1) \
+	PREFETCHT0 (R13)(R10*1)
+
+// LINES: all lines of the first rows of the AX ids at R9 are asked for
+#define LINES(row, line, done) \
+	MOVQ    Expansion_ahead(R15), CX \
+	CMPQ    AX, CX                   \
+	CMOVQLT AX, CX                   \
+	TESTQ   CX, CX                   \
+	JEQ     done                     \
+	MOVQ    R9, SI                   \
+row: \
+	MOVL    (SI), DI                 \
+	IMULQ   R11, DI                  \
+	ADDQ    BASE, DI                 \
+	LEAQ    (DI)(R11*1), BX          \
+line: \
+	PREFETCHT0 (DI)                  \
+	ADDQ    $64, DI                  \
+	CMPQ    DI, BX                   \
+	JLO     line                     \
+	ADDQ    $4, SI                   \
+	DECQ    CX                       \
+	JNZ     row
+
+#define NOTHING
+
+// UNMARKED: ids = those of links that are below limit and new, AX of them. Their rows
+// are asked for by EACH or by ALL. Without links the ids that are given are there
+// already. The last four are filled up with the first.
+#define UNMARKED(EACH, ALL, next, outside, all, done, some) \
 	MOVQ  e+0(FP), R15                  \
 	MOVQ  links_base+8(FP), SI          \
 	MOVQ  links_len+16(FP), CX          \
@@ -162,10 +194,7 @@ next: \
 	CMPL  DX, R8                        \
 	JAE   outside                       \
 	MOVL  DX, (R9)(AX*4)                \
-	MOVQ  DX, R10                       \
-	IMULQ R11, R10                      \
-	PREFETCHT0 (BASE)(R10*1)            \
-	PREFETCHT0 (R13)(R10*1)             \
+	EACH                                \
 	SHRXL R14, DX, BX                   \
 	MOVQ  (DI)(BX*8), R10               \
 	BTSQ  DX, R10                       \
@@ -173,12 +202,14 @@ next: \
 	SBBQ  $-1, AX                       \
 	CMPQ  SI, CX                        \
 	JNE   next                          \
-	JMP   done                          \
+	JMP   all                           \
 outside: \
 	CMPL  DX, $-1                       \
-	JEQ   done                          \
+	JEQ   all                           \
 	CMPQ  SI, CX                        \
 	JNE   next                          \
+all: \
+	ALL                                 \
 done: \
 	MOVQ  AX, seen+40(FP)               \
 	TESTQ AX, AX                        \
@@ -229,10 +260,10 @@ some: \
 	SUBQ    $4, LEFT          \
 	JGT     block
 
-#define FOUND(found) \
+#define FOUND \
 	SUBQ Expansion_out(R15), OUT \
 	SHRQ $3, OUT                 \
-	MOVQ OUT, found              \
+	MOVQ OUT, found+48(FP)       \
 	VZEROUPPER                   \
 	RET
 
@@ -272,46 +303,38 @@ some: \
 
 // EXPAND(KEEP) is the body of func(e *Expansion, links []uint32, bound uint64) (seen, found int)
 #define EXPAND(KEEP) \
-	UNMARKED(next, outside, done, some) \
+	UNMARKED(ENDS, NOTHING, next, outside, all, done, some) \
 	LOAD(block32, block64, block96)     \
 block128: \
 	PRODUCTS128                         \
 	KEEP(block128)                      \
-	FOUND(found+48(FP))                 \
+	FOUND                 \
 block96: \
 	PRODUCTS96                          \
 	KEEP(block96)                       \
-	FOUND(found+48(FP))                 \
+	FOUND                 \
 block64: \
 	PRODUCTS64                          \
 	KEEP(block64)                       \
-	FOUND(found+48(FP))                 \
+	FOUND                 \
 block32: \
 	PRODUCTS32                          \
 	KEEP(block32)                       \
-	FOUND(found+48(FP))
+	FOUND
 
 // EXPAND_SQUARES is the same for squares of differences.
 #define EXPAND_SQUARES \
-	UNMARKED(next, outside, done, some)           \
+	UNMARKED(ENDS, NOTHING, next, outside, all, done, some) \
 	MOVQ Expansion_codes(R15), QUERY              \
 	LOAD_CODES(Expansion_codes+8(R15), block64)   \
 block128: \
 	SQUARES128                                    \
 	KEEP_SQUARES(block128)                        \
-	FOUND(found+48(FP))                           \
+	FOUND                           \
 block64: \
 	SQUARES64                                     \
 	KEEP_SQUARES(block64)                         \
-	FOUND(found+48(FP))
+	FOUND
 
-// IDS_GIVEN begins with the ids. The last four are filled up with the first.
-#define IDS_GIVEN \
-	MOVQ e+0(FP), R15                  \
-	MOVQ ids_base+8(FP), IDS           \
-	MOVQ ids_len+16(FP), LEFT          \
-	MOVL (IDS), DX                     \
-	MOVL DX, (IDS)(LEFT*4)             \
-	MOVL DX, 4(IDS)(LEFT*4)            \
-	MOVL DX, 8(IDS)(LEFT*4)            \
-	MOVQ Expansion_out(R15), OUT
+// UNMARKED_WIDE is UNMARKED for long rows.
+#define UNMARKED_WIDE UNMARKED(NOTHING, LINES(row, line, done), next, outside, all, done, some)

@@ -345,42 +345,42 @@ TEXT ·expandDotAVX2(SB), NOSPLIT, $0-56
 TEXT ·expandSquaresAVX2(SB), NOSPLIT, $0-56
 	EXPAND_SQUARES
 
-// func expandWideL2AVX2(e *Expansion, ids []uint32, bound uint64) (found int)
+// func expandWideL2AVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
 // bound is below 1<<63.
-TEXT ·expandWideL2AVX2(SB), NOSPLIT, $0-48
-	IDS_GIVEN
+TEXT ·expandWideL2AVX2(SB), NOSPLIT, $0-56
+	UNMARKED_WIDE
 	QUERY_WIDE
 
 block:
 	FOUR(PRODUCTS_WIDE, Expansion_wide+8(R15), begin0, begin1, begin2, begin3, keep)
 	MOVQ Expansion_termAt(R15), TERM
 	KEEP_L2(block)
-	FOUND(found+40(FP))
+	FOUND
 
-// func expandWideDotAVX2(e *Expansion, ids []uint32, bound uint64) (found int)
+// func expandWideDotAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
 // The highest bit of bound is flipped.
-TEXT ·expandWideDotAVX2(SB), NOSPLIT, $0-48
-	IDS_GIVEN
+TEXT ·expandWideDotAVX2(SB), NOSPLIT, $0-56
+	UNMARKED_WIDE
 	QUERY_WIDE
 
 block:
 	FOUR(PRODUCTS_WIDE, Expansion_wide+8(R15), begin0, begin1, begin2, begin3, keep)
 	KEEP_DOT(block)
-	FOUND(found+40(FP))
+	FOUND
 
-// func expandWideSquaresAVX2(e *Expansion, ids []uint32, bound uint64) (found int)
+// func expandWideSquaresAVX2(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
 // bound is below 1<<63.
-TEXT ·expandWideSquaresAVX2(SB), NOSPLIT, $0-48
-	IDS_GIVEN
+TEXT ·expandWideSquaresAVX2(SB), NOSPLIT, $0-56
+	UNMARKED_WIDE
 	QUERY_WIDE
 
 block:
 	FOUR(SQUARES_WIDE, Expansion_wide+8(R15), begin0, begin1, begin2, begin3, keep)
 	KEEP_SQUARES(block)
-	FOUND(found+40(FP))
+	FOUND
 
 // func widenSignedAVX2(dst []int16, src []int8)
 TEXT ·widenSignedAVX2(SB), NOSPLIT, $0-48

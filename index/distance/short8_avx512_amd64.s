@@ -223,48 +223,45 @@ TEXT ·expandDotAVX512(SB), NOSPLIT, $0-56
 TEXT ·expandSquaresAVX512(SB), NOSPLIT, $0-56
 	EXPAND_SQUARES
 
-// func expandWideL2AVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+// func expandWideL2AVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
 // bound is below 1<<63.
-TEXT ·expandWideL2AVX512(SB), NOSPLIT, $0-48
-	IDS_GIVEN
-	MOVQ Expansion_query(R15), QUERY
+TEXT ·expandWideL2AVX512(SB), NOSPLIT, $0-56
+	UNMARKED_WIDE
 
 block:
-	STEPS_WIDE(next)
+	STEPS_WIDE(codes)
 	MOVQ Expansion_termAt(R15), TERM
 	KEEP_L2(block)
-	FOUND(found+40(FP))
+	FOUND
 
-// func expandWideApartAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+// func expandWideApartAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
 // bound is below 1<<63.
-TEXT ·expandWideApartAVX512(SB), NOSPLIT, $0-48
-	IDS_GIVEN
-	MOVQ Expansion_query(R15), QUERY
+TEXT ·expandWideApartAVX512(SB), NOSPLIT, $0-56
+	UNMARKED_WIDE
 
 block:
-	STEPS_WIDE(next)
+	STEPS_WIDE(codes)
 	KEEP_APART(block)
-	FOUND(found+40(FP))
+	FOUND
 
-// func expandWideDotAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+// func expandWideDotAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
 // The highest bit of bound is flipped.
-TEXT ·expandWideDotAVX512(SB), NOSPLIT, $0-48
-	IDS_GIVEN
-	MOVQ Expansion_query(R15), QUERY
+TEXT ·expandWideDotAVX512(SB), NOSPLIT, $0-56
+	UNMARKED_WIDE
 
 block:
-	STEPS_WIDE(next)
+	STEPS_WIDE(codes)
 	KEEP_DOT(block)
-	FOUND(found+40(FP))
+	FOUND
 
-// func expandWideSquaresAVX512(e *Expansion, ids []uint32, bound uint64) (found int)
+// func expandWideSquaresAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
 // bound is below 1<<63.
-TEXT ·expandWideSquaresAVX512(SB), NOSPLIT, $0-48
-	IDS_GIVEN
+TEXT ·expandWideSquaresAVX512(SB), NOSPLIT, $0-56
+	UNMARKED_WIDE
 	MOVQ Expansion_codes(R15), QUERY
 
 block:
@@ -274,7 +271,7 @@ block:
 	VPXORQ Z18, Z18, Z18
 	VPXORQ Z19, Z19, Z19
 
-next: // two sums for each row, of the lower and the higher halves of 64 codes
+codes: // two sums for each row, of the lower and the higher halves of 64 codes
 	VPMOVZXBW (QUERY)(AX*1), Z8
 	VPMOVZXBW 32(QUERY)(AX*1), Z9
 	VPMOVZXBW (DI)(AX*1), Z4
@@ -304,7 +301,7 @@ next: // two sums for each row, of the lower and the higher halves of 64 codes
 	AHEAD
 	ADDQ      $64, AX
 	CMPQ      AX, Expansion_codes+8(R15)
-	JNE       next
+	JNE       codes
 	VPADDD    Z16, Z0, Z0
 	VPADDD    Z17, Z1, Z1
 	VPADDD    Z18, Z2, Z2
@@ -312,4 +309,4 @@ next: // two sums for each row, of the lower and the higher halves of 64 codes
 	HALVES
 	LEAQ      ·places(SB), R14
 	KEEP_SQUARES(block)
-	FOUND(found+40(FP))
+	FOUND
