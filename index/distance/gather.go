@@ -81,7 +81,7 @@ const Margin = 8
 
 // Short lists fit in registers. In lists above long a place is sought, below it is come to.
 const (
-	Short = 32
+	Short = 64
 	long  = 3000
 )
 
@@ -94,7 +94,7 @@ func InsertAll(room []uint64, n, limit int, xs []uint64) (length, first int) {
 	if n < 0 || n > limit || limit > len(room)-Margin {
 		panic(fmt.Sprintf("distance: %d items, limit %d, room for %d", n, limit, len(room)-Margin))
 	}
-	if len(xs) == 0 {
+	if len(xs) == 0 || limit == 0 {
 		return n, limit
 	}
 	if limit > long {

@@ -404,3 +404,282 @@ done:
 	BELOW(224, Y7)
 	LISTEND
 	RET
+
+// With AVX-512 two numbers at a time: item i becomes the least of itself, the larger of
+// item i-1 and the smaller number, and the larger of item i-2 and the larger number.
+// Z31 is zero, Z30 the smallest number so far.
+
+// UP: v and the items below take the two numbers, in Z16 and Z17
+#define UP(v, below) \
+	VALIGNQ $7, below, v, Z18 \
+	VALIGNQ $6, below, v, Z19 \
+	VPMAXUQ Z16, Z18, Z18     \
+	VPMAXUQ Z17, Z19, Z19     \
+	VPMINUQ Z18, v, v         \
+	VPMINUQ Z19, v, v
+
+// UP1: they take one, in Z16
+#define UP1(v, below) \
+	VALIGNQ $7, below, v, Z18 \
+	VPMAXUQ Z16, Z18, Z18     \
+	VPMINUQ Z18, v, v
+
+// EIGHT: v = the items at off, those from n on being the largest number. CX has a bit
+// for each that there is.
+#define EIGHT(off, v) \
+	KMOVB      CX, K1           \
+	SHRQ       $8, CX           \
+	VPTERNLOGD $0xff, v, v, v   \
+	VMOVDQU64  off(DI), K1, v
+
+#define REGISTERS_BEGIN \
+	MOVQ   room_base+0(FP), DI      \
+	ADDQ   $64, DI                  \
+	MOVQ   n+24(FP), DX             \
+	MOVQ   $-1, CX                  \
+	BZHIQ  DX, CX, CX               \
+	MOVQ   limit+32(FP), R8         \
+	MOVQ   xs_base+40(FP), R9       \
+	MOVQ   xs_len+48(FP), R10       \
+	LEAQ   -8(R9)(R10*8), R11       \
+	VPXORQ Z31, Z31, Z31            \
+	VPTERNLOGD $0xff, Z30, Z30, Z30
+
+// The next two, in order, or the last.
+#define TWO \
+	VPBROADCASTQ (R9), Z18     \
+	VPBROADCASTQ 8(R9), Z19    \
+	ADDQ         $16, R9       \
+	VPMINUQ      Z19, Z18, Z16 \
+	VPMAXUQ      Z19, Z18, Z17 \
+	VPMINUQ      Z16, Z30, Z30
+
+#define ONE \
+	VPBROADCASTQ (R9), Z16     \
+	VPMINUQ      Z16, Z30, Z30
+
+// COUNT: SI += how many of v are below the smallest number; v is written back
+#define COUNT(off, v) \
+	VPCMPUQ   $1, Z30, v, K1 \
+	KMOVB     K1, AX         \
+	POPCNTL   AX, AX         \
+	ADDQ      AX, SI         \
+	VMOVDQU64 v, off(DI)
+
+#define REGISTERS_END \
+	ADDQ    DX, R10           \
+	CMPQ    R10, R8           \
+	CMOVQGT R8, R10           \
+	CMPQ    SI, R8            \
+	CMOVQGT R8, SI            \
+	MOVQ    R10, length+64(FP) \
+	MOVQ    SI, first+72(FP)  \
+	VZEROUPPER
+
+// func insertAll16AVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
+TEXT ·insertAll16AVX512(SB), NOSPLIT, $0-80
+	REGISTERS_BEGIN
+	EIGHT(0, Z0)
+	EIGHT(64, Z1)
+
+two:
+	CMPQ R9, R11
+	JHS  last
+	TWO
+	UP(Z1, Z0)
+	UP(Z0, Z31)
+	JMP  two
+
+last:
+	JNE  done
+	ONE
+	UP1(Z1, Z0)
+	UP1(Z0, Z31)
+
+done:
+	XORL SI, SI
+	COUNT(0, Z0)
+	COUNT(64, Z1)
+	REGISTERS_END
+	RET
+
+// func insertAll32AVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
+TEXT ·insertAll32AVX512(SB), NOSPLIT, $0-80
+	REGISTERS_BEGIN
+	EIGHT(0, Z0)
+	EIGHT(64, Z1)
+	EIGHT(128, Z2)
+	EIGHT(192, Z3)
+
+two:
+	CMPQ R9, R11
+	JHS  last
+	TWO
+	UP(Z3, Z2)
+	UP(Z2, Z1)
+	UP(Z1, Z0)
+	UP(Z0, Z31)
+	JMP  two
+
+last:
+	JNE  done
+	ONE
+	UP1(Z3, Z2)
+	UP1(Z2, Z1)
+	UP1(Z1, Z0)
+	UP1(Z0, Z31)
+
+done:
+	XORL SI, SI
+	COUNT(0, Z0)
+	COUNT(64, Z1)
+	COUNT(128, Z2)
+	COUNT(192, Z3)
+	REGISTERS_END
+	RET
+
+// func insertAll64AVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
+TEXT ·insertAll64AVX512(SB), NOSPLIT, $0-80
+	REGISTERS_BEGIN
+	EIGHT(0, Z0)
+	EIGHT(64, Z1)
+	EIGHT(128, Z2)
+	EIGHT(192, Z3)
+	EIGHT(256, Z4)
+	EIGHT(320, Z5)
+	EIGHT(384, Z6)
+	EIGHT(448, Z7)
+
+two:
+	CMPQ R9, R11
+	JHS  last
+	TWO
+	UP(Z7, Z6)
+	UP(Z6, Z5)
+	UP(Z5, Z4)
+	UP(Z4, Z3)
+	UP(Z3, Z2)
+	UP(Z2, Z1)
+	UP(Z1, Z0)
+	UP(Z0, Z31)
+	JMP  two
+
+last:
+	JNE  done
+	ONE
+	UP1(Z7, Z6)
+	UP1(Z6, Z5)
+	UP1(Z5, Z4)
+	UP1(Z4, Z3)
+	UP1(Z3, Z2)
+	UP1(Z2, Z1)
+	UP1(Z1, Z0)
+	UP1(Z0, Z31)
+
+done:
+	XORL SI, SI
+	COUNT(0, Z0)
+	COUNT(64, Z1)
+	COUNT(128, Z2)
+	COUNT(192, Z3)
+	COUNT(256, Z4)
+	COUNT(320, Z5)
+	COUNT(384, Z6)
+	COUNT(448, Z7)
+	REGISTERS_END
+	RET
+
+// func insertAllAVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
+//
+// From the last eight items down, to those of which none is above the smaller of two
+// numbers.
+TEXT ·insertAllAVX512(SB), NOSPLIT, $0-80
+	MOVQ       room_base+0(FP), DI
+	ADDQ       $64, DI
+	MOVQ       n+24(FP), DX
+	MOVQ       limit+32(FP), R8
+	MOVQ       xs_base+40(FP), R9
+	MOVQ       xs_len+48(FP), R10
+	LEAQ       -8(R9)(R10*8), R11
+	MOVQ       R8, SI              // the first place of one put in
+	VPTERNLOGD $0xff, Z30, Z30, Z30
+
+next:
+	LEAQ    2(DX), BX
+	CMPQ    R9, R11
+	JLO     two
+	JNE     done
+	DECQ    BX
+	VPBROADCASTQ (R9), Z16
+	VMOVDQA64    Z30, Z17
+	ADDQ    $8, R9
+	JMP     grow
+
+two:
+	VPBROADCASTQ (R9), Z18
+	VPBROADCASTQ 8(R9), Z19
+	ADDQ    $16, R9
+	VPMINUQ Z19, Z18, Z16
+	VPMAXUQ Z19, Z18, Z17
+
+grow: // to BX items, the new ones being the largest number
+	CMPQ    BX, R8
+	CMOVQGT R8, BX
+	CMPQ    DX, BX
+	JEQ     last
+
+more:
+	MOVQ $-1, (DI)(DX*8)
+	INCQ DX
+	CMPQ DX, BX
+	JNE  more
+
+last: // up to eight items, from CX on
+	LEAQ      -1(DX), CX
+	ANDQ      $~7, CX
+	SUBQ      CX, BX
+	MOVL      $-1, AX
+	BZHIL     BX, AX, AX
+	KMOVB     AX, K1
+	VMOVDQA64 Z30, Z0
+	VMOVDQU64 (DI)(CX*8), K1, Z0
+	VMOVDQU64 -64(DI)(CX*8), Z3
+	VPCMPUQ   $6, Z16, Z0, K2     // which are above the smaller
+	UP(Z0, Z3)
+	VMOVDQU64 Z0, K1, (DI)(CX*8)
+	KMOVB     K2, AX
+	CMPL      AX, $0xff
+	JNE       place
+
+eight:
+	SUBQ      $8, CX
+	JLT       place
+	VMOVDQA64 Z3, Z0
+	VMOVDQU64 -64(DI)(CX*8), Z3
+	VPCMPUQ   $6, Z16, Z0, K2
+	UP(Z0, Z3)
+	VMOVDQU64 Z0, (DI)(CX*8)
+	KMOVB     K2, AX
+	CMPL      AX, $0xff
+	JEQ       eight
+
+place: // of the smaller
+	POPCNTL AX, AX
+	SUBQ    AX, CX
+	ADDQ    $8, CX
+	JLT     first
+	CMPQ    CX, DX
+	JGE     next              // it is not there
+	CMPQ    CX, SI
+	CMOVQLT CX, SI
+	JMP     next
+
+first:
+	XORL SI, SI
+	JMP  next
+
+done:
+	MOVQ DX, length+64(FP)
+	MOVQ SI, first+72(FP)
+	VZEROUPPER
+	RET

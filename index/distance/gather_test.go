@@ -89,7 +89,7 @@ func TestInsertAllSorts(t *testing.T) {
 	eachVariant(t, func(t *testing.T) {
 		r := random(t)
 		for range 20000 {
-			limit := 1 + r.IntN(40)
+			limit := r.IntN(80)
 			if r.IntN(4) == 0 {
 				limit = 1 + r.IntN(1600)
 				if r.IntN(8) == 0 {

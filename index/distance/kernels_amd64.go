@@ -374,6 +374,14 @@ func insertSortedAVX2(items []uint64, x uint64) int
 
 func insertAll(room []uint64, n, limit int, xs []uint64) (length, first int) {
 	switch {
+	case useAVX512 && limit <= 16 && len(room) >= Margin+16:
+		return insertAll16AVX512(room, n, limit, xs)
+	case useAVX512 && limit <= 32 && len(room) >= Margin+32:
+		return insertAll32AVX512(room, n, limit, xs)
+	case useAVX512 && limit <= 64 && len(room) >= Margin+64:
+		return insertAll64AVX512(room, n, limit, xs)
+	case useAVX512 && limit <= 1024:
+		return insertAllAVX512(room, n, limit, xs)
 	case useAVX2 && limit <= 16 && len(room) >= Margin+16:
 		return insertAll16AVX2(room, n, limit, xs)
 	case useAVX2 && limit <= 32 && len(room) >= Margin+32:
@@ -392,6 +400,18 @@ func insertAll16AVX2(room []uint64, n, limit int, xs []uint64) (length, first in
 
 //go:noescape
 func insertAll32AVX2(room []uint64, n, limit int, xs []uint64) (length, first int)
+
+//go:noescape
+func insertAll16AVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
+
+//go:noescape
+func insertAll32AVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
+
+//go:noescape
+func insertAll64AVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
+
+//go:noescape
+func insertAllAVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
 
 //go:noescape
 func insertAllAVX2(room []uint64, n, limit int, xs []uint64) (length, first int)
