@@ -34,28 +34,38 @@ const (
 // the time; at the end of the burst, when too many wait, or when somebody waits for
 // the graph, they run freely.
 type pacer struct {
-	start time.Time
-	stop  <-chan struct{}
-	// Nanoseconds since start; coarse, so that searches seldom write them.
-	lastAppend, lastSearch atomic.Int64
-	waiting                atomic.Int64 // callers that wait for the graph
+	start      time.Time
+	stop       <-chan struct{}
+	lastAppend atomic.Int64 // nanoseconds since start; coarse, so that it is seldom written
+	lastSearch atomic.Int64 // as far as burst has looked: that long ago at most
+	asked      atomic.Bool  // by a search since then, which need not know the time for it
+	waiting    atomic.Int64 // callers that wait for the graph
 }
 
 const pacerGrain = time.Millisecond
 
-func (p *pacer) touch(at *atomic.Int64) {
-	now := int64(time.Since(p.start)) + 1
-	if now-at.Load() > int64(pacerGrain) {
-		at.Store(now)
+func (p *pacer) appended() {
+	now := p.now()
+	if now-p.lastAppend.Load() > int64(pacerGrain) {
+		p.lastAppend.Store(now)
 	}
 }
 
-func (p *pacer) appended() { p.touch(&p.lastAppend) }
-func (p *pacer) searched() { p.touch(&p.lastSearch) }
+func (p *pacer) searched() {
+	if !p.asked.Load() {
+		p.asked.Store(true)
+	}
+}
+
+// now is never zero.
+func (p *pacer) now() int64 { return int64(time.Since(p.start)) + 1 }
 
 // burst reports whether construction should hold back.
 func (p *pacer) burst(backlog int) bool {
-	now := int64(time.Since(p.start))
+	now := p.now()
+	if p.asked.CompareAndSwap(true, false) {
+		p.lastSearch.Store(now)
+	}
 	last := p.lastAppend.Load()
 	if last == 0 || now-last > int64(burstPause) || p.waiting.Load() > 0 {
 		return false

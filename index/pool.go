@@ -77,15 +77,25 @@ func (p *pool) insert(c uint64) (next bool) {
 	return false
 }
 
-// insertAll is insert for each of some candidates.
+// insertAll is insert for each of some candidates, whose order is lost.
 func (p *pool) insertAll(cs []uint64) (next bool) {
-	n, first := distance.InsertAll(p.room, len(p.items), p.limit, cs)
-	p.items = p.room[distance.Margin:][:n]
-	if first < n && first <= p.next {
+	first := p.merge(cs)
+	if first < len(p.items) && first <= p.next {
 		p.next = first
 		return true
 	}
 	return false
+}
+
+// insertMany is insertAll where nothing is popped. It reports whether one is in now.
+func (p *pool) insertMany(cs []uint64) bool { return p.merge(cs) < len(p.items) }
+
+// merge puts candidates in and returns the first place where one is, behind all if
+// none is.
+func (p *pool) merge(cs []uint64) (first int) {
+	n, first := distance.InsertAll(p.room, len(p.items), p.limit, cs)
+	p.items = p.room[distance.Margin:][:n]
+	return first
 }
 
 // pop returns the nearest candidate not expanded yet and marks it.

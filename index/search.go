@@ -4,12 +4,9 @@ package index
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
-	"math"
 	"math/bits"
 	"slices"
-	"unsafe"
 
 	"github.com/akidb/akidb/index/distance"
 )
@@ -98,20 +95,10 @@ func (x *Index) checkQuery(q *Query) error {
 
 // notFinite is the first element that is infinite or not a number, or -1.
 func notFinite(v []float32) int {
-	const exponent, one = 0x7f800000, 1 << 23
-	const sign = 1<<63 | 1<<31
-	pairs := unsafe.Slice((*[8]byte)(unsafe.Pointer(unsafe.SliceData(v))), len(v)/2)
-	var carry uint64 // into the signs, where an exponent is all ones
-	for i := range pairs {
-		carry |= binary.NativeEndian.Uint64(pairs[i][:])&(exponent<<32|exponent) + (one<<32 | one)
+	if squares := distance.InnerProduct(v, v); squares-squares == 0 {
+		return -1 // else this were not finite either
 	}
-	for _, f := range v[2*len(pairs):] {
-		carry |= uint64(math.Float32bits(f)&exponent + one)
-	}
-	if carry&sign == 0 {
-		return -1
-	}
-	return slices.IndexFunc(v, func(f float32) bool { return math.Float32bits(f)&exponent == exponent })
+	return slices.IndexFunc(v, func(f float32) bool { return f-f != 0 })
 }
 
 // sight says which vertices a query may return.
@@ -695,15 +682,18 @@ func (r *request) rescore() error {
 		}
 		s.measure.prefetch(rows)
 		s.measure.keys(rows, out)
-		news := 0
+		nearer := s.room(len(ids))[:len(ids)]
 		for i, u := range ids {
-			slack = max(slack, onCodes.length(onCodes.distance(candidateKey(s.results[from+i])))-onCodes.length(fromOrderedBits(out[i])))
-			if c := candidate(out[i], u); c < s.pool.bound() {
-				s.pool.insert(c)
-				news++
-			}
+			nearer[i] = candidate(out[i], u)
 		}
-		if (news == 0 || onCodes.kind != kindCodeDot) && to < n && len(s.pool.items) == r.q.K {
+		news := s.pool.insertMany(nearer)
+		if to == n {
+			break
+		}
+		for i, c := range s.results[from:to] {
+			slack = max(slack, onCodes.length(onCodes.distance(candidateKey(c)))-onCodes.length(fromOrderedBits(out[i])))
+		}
+		if (!news || onCodes.kind != kindCodeDot) && len(s.pool.items) == r.q.K {
 			next, worst := onCodes.distance(candidateKey(s.results[to])), fromOrderedBits(candidateKey(s.pool.bound()))
 			if onCodes.length(next)-slack > onCodes.length(worst) && onCodes.beyond(candidateKey(s.results[to]), worst) {
 				break

@@ -79,15 +79,11 @@ const (
 func Normalize(dst, src []float32) bool {
 	checkLen(len(dst), len(src))
 	var s0, s1, s2, s3 float64 // four, for speed; element i goes to sum i mod 4
-	rest := src
-	for ; len(rest) >= 4; rest = rest[4:] {
-		x0, x1, x2, x3 := float64(rest[0]), float64(rest[1]), float64(rest[2]), float64(rest[3])
-		s0 += x0 * x0
-		s1 += x1 * x1
-		s2 += x2 * x2
-		s3 += x3 * x3
+	n := len(src) &^ 3
+	if n > 0 {
+		s0, s1, s2, s3 = squares(src[:n])
 	}
-	for i, x := range rest { // at most three
+	for i, x := range src[n:] { // at most three
 		switch square := float64(x) * float64(x); i {
 		case 0:
 			s0 += square
@@ -102,12 +98,24 @@ func Normalize(dst, src []float32) bool {
 		return false
 	}
 	inverse := 1 / math.Sqrt(total)
-	n := len(src) &^ 7
+	n = len(src) &^ 7
 	if n > 0 {
 		scale(dst[:n], src[:n], inverse)
 	}
 	scaleGeneric(dst[n:], src[n:], inverse)
 	return true
+}
+
+// squaresGeneric is the sums of squares in Normalize, of a multiple of four elements.
+func squaresGeneric(src []float32) (s0, s1, s2, s3 float64) {
+	for ; len(src) >= 4; src = src[4:] {
+		x0, x1, x2, x3 := float64(src[0]), float64(src[1]), float64(src[2]), float64(src[3])
+		s0 += x0 * x0
+		s1 += x1 * x1
+		s2 += x2 * x2
+		s3 += x3 * x3
+	}
+	return s0, s1, s2, s3
 }
 
 func scaleGeneric(dst, src []float32, factor float64) {

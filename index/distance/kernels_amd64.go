@@ -305,6 +305,13 @@ func flipSigns(v []float32, flips []uint64) {
 	flipSignsGeneric(v, flips)
 }
 
+func squares(src []float32) (s0, s1, s2, s3 float64) {
+	if useAVX2 {
+		return squaresAVX2(src)
+	}
+	return squaresGeneric(src)
+}
+
 func scale(dst, src []float32, factor float64) {
 	if useAVX2 {
 		scaleAVX2(dst, src, factor)
@@ -518,6 +525,9 @@ func centredAVX2(dst []float32, codes []byte, centre []float32) (squares uint32)
 
 //go:noescape
 func flipSignsAVX2(v []float32, flips []uint64)
+
+//go:noescape
+func squaresAVX2(src []float32) (s0, s1, s2, s3 float64)
 
 //go:noescape
 func scaleAVX2(dst, src []float32, factor float64)

@@ -170,3 +170,20 @@ block:
 	JNE  block
 	VZEROUPPER
 	RET
+
+// func squaresAVX2(src []float32) (s0, s1, s2, s3 float64)
+TEXT ·squaresAVX2(SB), NOSPLIT, $0-56
+	MOVQ  src_base+0(FP), SI
+	MOVQ  src_len+8(FP), CX
+	VXORPD Y0, Y0, Y0
+
+block:
+	VCVTPS2PD (SI), Y1
+	VMULPD    Y1, Y1, Y1
+	VADDPD    Y1, Y0, Y0
+	ADDQ      $16, SI
+	SUBQ      $4, CX
+	JNE       block
+	VMOVUPD   Y0, s0+24(FP)
+	VZEROUPPER
+	RET

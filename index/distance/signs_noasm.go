@@ -16,4 +16,6 @@ func centred(dst []float32, codes []byte, centre []float32) (squares uint32) {
 
 func flipSigns(v []float32, flips []uint64) { flipSignsGeneric(v, flips) }
 
+func squares(src []float32) (s0, s1, s2, s3 float64) { return squaresGeneric(src) }
+
 func scale(dst, src []float32, factor float64) { scaleGeneric(dst, src, factor) }
