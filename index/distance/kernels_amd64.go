@@ -127,9 +127,11 @@ func l2U8Several(query, base []byte, stride int, ids []uint32, out []int32) {
 
 // expand is Neighbours and Rows by one kernel.
 func expand(e *Expansion, links []uint32, bound uint64) (seen, found int) {
-	if e.codes == nil && e.termAt < 0 {
+	switch {
+	case useAVX512:
+	case e.codes == nil && e.termAt < 0:
 		bound ^= 1 << 63
-	} else {
+	default:
 		bound = min(bound, 1<<63-1)
 	}
 	switch {

@@ -9,6 +9,10 @@
 //                           R13 and BX; the registers from Y8 on have the query
 //   LOAD_CODES(length, of64), SQUARES64 and 128
 //                           the same for a query of codes and squares of differences
+//   PICKING                 what PICK wants in registers
+//   PICK(block)             out = those of X0<<32 | ids<<1 that are below bound, of the LEFT
+//                           that there are at most, then the next rows
+//   PICK_SIGNED(block)      the same with the highest bit of X0 flipped
 
 #include "sums_amd64.h"
 
@@ -230,36 +234,6 @@ some: \
 	MOVQ  Expansion_query+8(R15), AX    \
 	LEAQ  ·places(SB), R14
 
-// CANDIDATES: Y5 = X0<<32 | ids<<1
-#define CANDIDATES \
-	VMOVDQU     (IDS), X4       \
-	VPADDD      X4, X4, X4      \
-	VPUNPCKLDQ  X0, X4, X5      \
-	VPUNPCKHDQ  X0, X4, X6      \
-	VINSERTI128 $1, X6, Y5, Y5
-
-// BELOW: AX = which of the first LEFT of Y5 are below Y7
-#define BELOW \
-	VPCMPGTQ  Y5, Y7, Y6  \
-	VMOVMSKPD Y6, AX      \
-	MOVL      $4, BX      \
-	CMPQ      LEFT, BX    \
-	CMOVQLT   LEFT, BX    \
-	BZHIL     BX, AX, AX
-
-// KEEP: out = those of Y5 that AX tells, then the next rows
-#define KEEP(block) \
-	MOVQ    AX, BX            \
-	SHLQ    $5, BX            \
-	VMOVDQU (R14)(BX*1), Y6   \
-	POPCNTL AX, AX            \
-	VPERMD  Y5, Y6, Y5        \
-	VMOVDQU Y5, (OUT)         \
-	LEAQ    (OUT)(AX*8), OUT  \
-	ADDQ    $16, IDS          \
-	SUBQ    $4, LEFT          \
-	JGT     block
-
 #define FOUND \
 	SUBQ Expansion_out(R15), OUT \
 	SHRQ $3, OUT                 \
@@ -270,40 +244,27 @@ some: \
 #define KEEP_L2(block) \
 	SUMS                            \
 	DISTANCES(Expansion_term(R15))  \
-	CANDIDATES                      \
-	VPBROADCASTQ bound+32(FP), Y7   \
-	BELOW                           \
-	KEEP(block)
+	PICK(block)
 
 #define KEEP_APART(block) \
 	SUMS                            \
 	DISTANCES_APART                 \
-	CANDIDATES                      \
-	VPBROADCASTQ bound+32(FP), Y7   \
-	BELOW                           \
-	KEEP(block)
+	PICK(block)
 
 #define KEEP_SQUARES(block) \
 	SUMS                           \
-	CANDIDATES                     \
-	VPBROADCASTQ bound+32(FP), Y7  \
-	BELOW                          \
-	KEEP(block)
+	PICK(block)
 
 #define KEEP_DOT(block) \
-	SUMS                                 \
-	VPXOR        X4, X4, X4              \
-	VPSUBD       X0, X4, X0              \
-	CANDIDATES                           \
-	VPBROADCASTQ bound+32(FP), Y7        \
-	BELOW                                \
-	VPBROADCASTQ ·highest(SB), Y6        \
-	VPXOR        Y6, Y5, Y5              \
-	KEEP(block)
+	SUMS                 \
+	VPXOR  X4, X4, X4    \
+	VPSUBD X0, X4, X0    \
+	PICK_SIGNED(block)
 
 // EXPAND(KEEP) is the body of func(e *Expansion, links []uint32, bound uint64) (seen, found int)
 #define EXPAND(KEEP) \
 	UNMARKED(ENDS, NOTHING, next, outside, all, done, some) \
+	PICKING                             \
 	LOAD(block32, block64, block96)     \
 block128: \
 	PRODUCTS128                         \
@@ -325,6 +286,7 @@ block32: \
 // EXPAND_SQUARES is the same for squares of differences.
 #define EXPAND_SQUARES \
 	UNMARKED(ENDS, NOTHING, next, outside, all, done, some) \
+	PICKING                                       \
 	MOVQ Expansion_codes(R15), QUERY              \
 	LOAD_CODES(Expansion_codes+8(R15), block64)   \
 block128: \
@@ -337,4 +299,6 @@ block64: \
 	FOUND
 
 // UNMARKED_WIDE is UNMARKED for long rows.
-#define UNMARKED_WIDE UNMARKED(NOTHING, LINES(row, line, done), next, outside, all, done, some)
+#define UNMARKED_WIDE \
+	UNMARKED(NOTHING, LINES(row, line, done), next, outside, all, done, some) \
+	PICKING

@@ -6,6 +6,53 @@
 #include "textflag.h"
 #include "short8_amd64.h"
 
+// CANDIDATES: Y5 = X0<<32 | ids<<1
+#define CANDIDATES \
+	VMOVDQU     (IDS), X4       \
+	VPADDD      X4, X4, X4      \
+	VPUNPCKLDQ  X0, X4, X5      \
+	VPUNPCKHDQ  X0, X4, X6      \
+	VINSERTI128 $1, X6, Y5, Y5
+
+// BELOW: AX = which of the first LEFT of Y5 are below Y7
+#define BELOW \
+	VPCMPGTQ  Y5, Y7, Y6  \
+	VMOVMSKPD Y6, AX      \
+	MOVL      $4, BX      \
+	CMPQ      LEFT, BX    \
+	CMOVQLT   LEFT, BX    \
+	BZHIL     BX, AX, AX
+
+// KEEP: out = those of Y5 that AX tells, then the next rows
+#define KEEP(block) \
+	MOVQ    AX, BX            \
+	SHLQ    $5, BX            \
+	VMOVDQU (R14)(BX*1), Y6   \
+	POPCNTL AX, AX            \
+	VPERMD  Y5, Y6, Y5        \
+	VMOVDQU Y5, (OUT)         \
+	LEAQ    (OUT)(AX*8), OUT  \
+	ADDQ    $16, IDS          \
+	SUBQ    $4, LEFT          \
+	JGT     block
+
+#define PICKING
+
+#define PICK(block) \
+	CANDIDATES                      \
+	VPBROADCASTQ bound+32(FP), Y7   \
+	BELOW                           \
+	KEEP(block)
+
+// PICK_SIGNED wants the bound flipped, too.
+#define PICK_SIGNED(block) \
+	CANDIDATES                           \
+	VPBROADCASTQ bound+32(FP), Y7        \
+	BELOW                                \
+	VPBROADCASTQ ·highest(SB), Y6        \
+	VPXOR        Y6, Y5, Y5              \
+	KEEP(block)
+
 // FIRST: sums = row[:16] * query[:16]
 #define FIRST \
 	VPMOVZXBW (DI), Y0    \

@@ -6,6 +6,37 @@
 #include "textflag.h"
 #include "short8_amd64.h"
 
+// Y20 is the bound, Y21 what puts ids and keys in turn, X22 the highest bits.
+#define PICKING \
+	VPBROADCASTQ bound+32(FP), Y20    \
+	VMOVDQU64    ·inTurn(SB), Y21     \
+	VPBROADCASTD ·highest+4(SB), X22
+
+#define PICK(block) \
+	VMOVDQU     (IDS), X4          \
+	MOVL        $4, BX             \
+	CMPQ        LEFT, BX           \
+	CMOVQLT     LEFT, BX           \
+	MOVL        $-1, AX            \
+	BZHIL       BX, AX, AX         \
+	KMOVB       AX, K1             \
+	VPADDD      X4, X4, X4         \
+	VMOVDQA64   Y21, Y5            \
+	VPERMI2D    Y0, Y4, Y5         \
+	VPCMPUQ     $1, Y20, Y5, K1, K1 \
+	VPCOMPRESSQ.Z Y5, K1, Y5       \
+	VMOVDQU     Y5, (OUT)          \
+	KMOVB       K1, AX             \
+	POPCNTL     AX, AX             \
+	LEAQ        (OUT)(AX*8), OUT   \
+	ADDQ        $16, IDS           \
+	SUBQ        $4, LEFT           \
+	JGT         block
+
+#define PICK_SIGNED(block) \
+	VPXORD X22, X0, X0 \
+	PICK(block)
+
 // MORE(at, q): sums += row[at:at+32] * q
 #define MORE(at, q) \
 	VMOVDQU  at(DI), Y4   \
@@ -206,26 +237,20 @@ done:
 	RET
 
 // func expandL2AVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
-//
-// bound is below 1<<63.
 TEXT ·expandL2AVX512(SB), NOSPLIT, $0-56
 	EXPAND(KEEP_L2)
 
 // func expandDotAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
-//
-// The highest bit of bound is flipped.
 TEXT ·expandDotAVX512(SB), NOSPLIT, $0-56
 	EXPAND(KEEP_DOT)
 
 // func expandSquaresAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
 //
-// The query is the codes themselves, 64 or 128 of them, and bound is below 1<<63.
+// The query is the codes themselves, 64 or 128 of them.
 TEXT ·expandSquaresAVX512(SB), NOSPLIT, $0-56
 	EXPAND_SQUARES
 
 // func expandWideL2AVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
-//
-// bound is below 1<<63.
 TEXT ·expandWideL2AVX512(SB), NOSPLIT, $0-56
 	UNMARKED_WIDE
 
@@ -236,8 +261,6 @@ block:
 	FOUND
 
 // func expandWideApartAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
-//
-// bound is below 1<<63.
 TEXT ·expandWideApartAVX512(SB), NOSPLIT, $0-56
 	UNMARKED_WIDE
 
@@ -247,8 +270,6 @@ block:
 	FOUND
 
 // func expandWideDotAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
-//
-// The highest bit of bound is flipped.
 TEXT ·expandWideDotAVX512(SB), NOSPLIT, $0-56
 	UNMARKED_WIDE
 
@@ -258,8 +279,6 @@ block:
 	FOUND
 
 // func expandWideSquaresAVX512(e *Expansion, links []uint32, bound uint64) (seen, found int)
-//
-// bound is below 1<<63.
 TEXT ·expandWideSquaresAVX512(SB), NOSPLIT, $0-56
 	UNMARKED_WIDE
 	MOVQ Expansion_codes(R15), QUERY
@@ -310,3 +329,9 @@ codes: // two sums for each row, of the lower and the higher halves of 64 codes
 	LEAQ      ·places(SB), R14
 	KEEP_SQUARES(block)
 	FOUND
+
+DATA ·inTurn+0(SB)/8, $0x0000000800000000
+DATA ·inTurn+8(SB)/8, $0x0000000900000001
+DATA ·inTurn+16(SB)/8, $0x0000000a00000002
+DATA ·inTurn+24(SB)/8, $0x0000000b00000003
+GLOBL ·inTurn(SB), RODATA|NOPTR, $32
