@@ -480,11 +480,11 @@ func (r *request) evaluate(sel selection) error {
 		e.give(b)
 	}
 	r.see.bits = out
-	r.matching = 0
+	matching := 0
 	for _, w := range out {
-		r.matching += bits.OnesCount64(w)
+		matching += bits.OnesCount64(w)
 	}
-	r.stats.Matching = r.matching
+	r.matching, r.stats.Matching = matching, matching
 	return nil
 }
 

@@ -86,20 +86,36 @@ func (m *measure) prefetch(ids []uint32) {
 	distance.PrefetchRows(base, stride, stride, ids[:min(len(ids), max(1, distance.PrefetchBytes/stride))])
 }
 
-// keysAhead is keys for many ascending rows that nobody asked for yet: a piece of
-// them is asked for while the one before is compared, unless they lie so close
-// together that the CPU sees what comes.
+// keysAhead is keys for many ascending rows that nobody asked for yet.
 func (m *measure) keysAhead(ids, out []uint32) {
-	if n := len(ids); n > 0 && int(ids[n-1]-ids[0]) >= 2*n {
-		piece := max(1, distance.PrefetchBytes/2/m.stride)
-		m.prefetch(ids[:min(piece, len(ids))])
-		for len(ids) > piece {
-			m.prefetch(ids[piece:min(2*piece, len(ids))])
-			m.keys(ids[:piece], out)
-			ids, out = ids[piece:], out[piece:]
-		}
+	m.inPieces(ids, func(piece []uint32) {
+		m.keys(piece, out)
+		out = out[len(piece):]
+	})
+}
+
+// inPieces calls do for one piece of ascending rows after the other, rowsBlock of
+// them at most. Each is asked for while the one before is worked on, unless they lie so
+// close together that the CPU sees what comes.
+func (m *measure) inPieces(ids []uint32, do func(piece []uint32)) {
+	n := len(ids)
+	if n == 0 {
+		return
 	}
-	m.keys(ids, out)
+	piece := rowsBlock
+	ask := int(ids[n-1]-ids[0]) >= 2*n
+	if ask {
+		piece = max(1, min(piece, distance.PrefetchBytes/2/m.stride))
+		m.prefetch(ids[:min(piece, n)])
+	}
+	for len(ids) > piece {
+		if ask {
+			m.prefetch(ids[piece:min(2*piece, len(ids))])
+		}
+		do(ids[:piece])
+		ids = ids[piece:]
+	}
+	do(ids)
 }
 
 // keys writes the key of ids[i] to out[i].

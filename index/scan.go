@@ -29,10 +29,9 @@ func (r *request) scan(from, to uint32, limit int) error {
 	s.pool.reset(limit)
 	slices.Sort(s.results)
 	s.pool.items = append(s.pool.items, s.results[:min(len(s.results), limit)]...)
-	if r.see.bits == nil && !r.see.anyDead && s.begin(to) {
+	if s.begin(to) && r.see.bits == nil && !r.see.anyDead {
 		return r.scanRows(from, min(to, r.see.bound))
 	}
-	out := s.out[:cap(s.out)]
 	for v := from; v < to; {
 		var ids []uint32
 		if ids, v = r.see.gather(v, to, s.ids[:0:block]); len(ids) == 0 {
@@ -48,8 +47,7 @@ func (r *request) scan(from, to uint32, limit int) error {
 				return err
 			}
 		}
-		s.measure.keysAhead(rows, out)
-		r.offer(ids, out)
+		r.compare(rows, ids)
 	}
 	s.results = append(s.results[:0], s.pool.items...)
 	return nil
@@ -75,6 +73,24 @@ func (r *request) scanRows(from, to uint32) error {
 
 // rowsBlock is how many rows are compared before those that are near are taken in.
 const rowsBlock = 64
+
+// compare compares the query with vertices, ascending and of known rows, and puts
+// those into the pool that are near enough. It follows a begin.
+func (r *request) compare(rows, ids []uint32) {
+	s := r.s
+	if !s.expands {
+		out := s.out[:cap(s.out)]
+		s.measure.keysAhead(rows, out)
+		r.offer(ids, out)
+		return
+	}
+	r.stats.Scanned += len(ids)
+	near := s.room(rowsBlock)
+	s.measure.inPieces(ids, func(ids []uint32) {
+		bound := min(s.pool.bound(), r.farthestKey())
+		s.pool.insertAll(near[:s.expansion.Given(ids, bound, near)])
+	})
+}
 
 // offer puts those of the vertices compared into the pool that are near enough.
 func (r *request) offer(ids, keys []uint32) {

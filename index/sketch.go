@@ -200,6 +200,7 @@ func (r *request) scanSketches(k *sketchset, covered uint32, limit int) error {
 	out := s.out[:cap(s.out)]
 	first := r.sample(covered)
 	s.pool.reset(limit)
+	s.begin(covered)
 	skip := 0
 	for v := uint32(0); v < covered; {
 		if err := r.ctx.Err(); err != nil {
@@ -216,8 +217,7 @@ func (r *request) scanSketches(k *sketchset, covered uint32, limit int) error {
 				skip = rest
 			}
 		}
-		s.measure.keysAhead(ids, out)
-		r.offer(ids, out)
+		r.compare(ids, ids)
 	}
 	if len(s.pool.items) < min(r.q.K, r.matching) {
 		// One of the sample was ruled out after all, or matches are dead.

@@ -145,14 +145,39 @@ func (e *Expansion) Rows(from, to uint32, bound uint64, out []uint64) (found int
 			ids[i] = from + uint32(i)
 		}
 		from += uint32(len(ids))
-		if e.kernel {
-			e.ids, e.out, e.given = e.rows[:], out[found:], len(ids)
-			_, near := expand(e, nil, bound)
-			found += near
-		} else {
-			found += e.compare(ids, bound, out[found:])
-		}
+		found += e.gathered(len(ids), bound, out[found:])
 	}
+	return found
+}
+
+// Given is Rows for ids, which must be below the limit.
+func (e *Expansion) Given(ids []uint32, bound uint64, out []uint64) (found int) {
+	if len(out) < len(ids)+Slack {
+		panic(fmt.Sprintf("distance: %d ids, room for %d", len(ids), len(out)))
+	}
+	for len(ids) > 0 {
+		n := min(len(ids), piece)
+		last := uint32(0)
+		for i, id := range ids[:n] {
+			e.rows[i] = id
+			last = max(last, id)
+		}
+		if last >= e.limit {
+			panic(fmt.Sprintf("distance: row %d of %d", last, e.limit))
+		}
+		ids = ids[n:]
+		found += e.gathered(n, bound, out[found:])
+	}
+	return found
+}
+
+// gathered is Rows for the first n of e.rows, a piece at most.
+func (e *Expansion) gathered(n int, bound uint64, out []uint64) (found int) {
+	if !e.kernel {
+		return e.compare(e.rows[:n], bound, out)
+	}
+	e.ids, e.out, e.given = e.rows[:], out, n
+	_, found = expand(e, nil, bound)
 	return found
 }
 
