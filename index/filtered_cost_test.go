@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -104,11 +105,14 @@ func measureCosts(t *testing.T, x *Index, qs []filteredQuery, ef int, view View,
 // data set's own filters and for ones that have nothing to do with the vectors.
 //
 //	AKIDB_DATA=... AKIDB_FILTERED=sift-bsds500-128-l2 go test ./index -run TestFilteredCost -v
+//
+// AKIDB_FILTERED_EF is the list to search with, instead of the default.
 func TestFilteredCost(t *testing.T) {
 	names := os.Getenv("AKIDB_FILTERED")
 	if names == "" {
 		t.Skip("AKIDB_FILTERED names no data sets")
 	}
+	ef, _ := strconv.Atoi(os.Getenv("AKIDB_FILTERED_EF"))
 	for _, name := range strings.Split(names, ",") {
 		dir := dataDir(t, name)
 		base, queries := readVectors(t, dir, "base"), readVectors(t, dir, "query")
@@ -161,7 +165,7 @@ func TestFilteredCost(t *testing.T) {
 		}
 		slices.Sort(order)
 		for _, k := range order {
-			c := measureCosts(t, x, kinds[k], 0, view, true)
+			c := measureCosts(t, x, kinds[k], ef, view, true)
 			// The least that as much recall costs without a filter.
 			equal := curve[len(curve)-1]
 			for i := range curve {

@@ -324,7 +324,7 @@ const (
 	// wideShare is by how many times the rank at which the K-th match is to be
 	// expected a list is made longer; wideEnd is the part of the list within which
 	// it has to be.
-	wideShare = 1.5
+	wideShare = 1.75
 	wideEnd   = 0.75
 	maxWide   = 4000
 )
