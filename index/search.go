@@ -499,6 +499,13 @@ func (r *request) rank(n int) int {
 
 // hits is how many of the vertices that a walk has seen match.
 func (r *request) hits() (hits float64) {
+	if bits := r.see.bits; bits != nil && !r.see.anyDead && r.graphed <= r.see.bound {
+		n := uint64(0)
+		for _, v := range r.s.seen.touched { // no branch: nobody could predict it
+			n += bits[v>>6] >> (v & 63) & 1
+		}
+		return float64(n)
+	}
 	for _, v := range r.s.seen.touched {
 		if r.see.match(v) {
 			hits++
