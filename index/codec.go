@@ -83,9 +83,14 @@ func newCodec(cfg *Config) *codec {
 	switch {
 	case c.width-c.dim >= termBytes:
 		c.form = termsInRow
-		if cfg.VectorsOnDisk {
-			// Rows of whole cache lines are faster, but here memory counts for more.
-			c.stride = (c.dim + termBytes + 1) &^ 1
+		switch used := c.dim + termBytes; {
+		case cfg.VectorsOnDisk:
+			// Rows that lie in whole cache lines are faster, but here memory counts for more.
+			c.stride = (used + 1) &^ 1
+		case used <= 16:
+			c.stride = 16
+		case used <= 32:
+			c.stride = 32
 		}
 	case !productsRather || c.width <= maxShort:
 		c.form = noTerms
