@@ -15,13 +15,27 @@ import (
 // queries and vertices against a loop.
 func TestKeysOnCodesAreSquaredDistances(t *testing.T) {
 	for _, short := range []bool{false, true} {
-		t.Run(fmt.Sprintf("short=%v", short), func(t *testing.T) { testKeysOnCodes(t, short) })
+		t.Run(fmt.Sprintf("short=%v", short), func(t *testing.T) {
+			forms := map[rowForm]int{}
+			eachProductsRather(t, func() { testKeysOnCodes(t, short, forms) })
+			if len(forms) != 3 {
+				t.Errorf("forms of rows met: %v, want all three", forms)
+			}
+		})
 	}
 }
 
-func testKeysOnCodes(t *testing.T, short bool) {
-	forms := map[rowForm]int{}
-	for _, dim := range []int{1, 56, 57, 60, 64, 100, 384, 385, 440, 446, 448} {
+// eachProductsRather runs a test as on CPUs with and without kernels that make terms
+// apart worth while.
+func eachProductsRather(t *testing.T, test func()) {
+	defer func(was bool) { productsRather = was }(productsRather)
+	for _, productsRather = range []bool{false, true} {
+		test()
+	}
+}
+
+func testKeysOnCodes(t *testing.T, short bool, forms map[rowForm]int) {
+	for _, dim := range []int{1, 8, 9, 24, 25, 56, 57, 60, 64, 100, 384, 385, 440, 446, 448} {
 		r := seeded(t, uint64(dim))
 		cfg, err := Config{Dimension: dim, Metric: distance.L2}.withDefaults()
 		if err != nil {
@@ -74,9 +88,6 @@ func testKeysOnCodes(t *testing.T, short bool) {
 			codes.queryMeasure(&m, distance.L2, g.vector((v+1)%n))
 			check("query", codes.row((v+1)%n))
 		}
-	}
-	if len(forms) != 3 {
-		t.Errorf("forms of rows met: %v, want all three", forms)
 	}
 }
 

@@ -38,10 +38,7 @@ func TestGoldenGraphs(t *testing.T) {
 	// Codes without room for their terms.
 	checkGolden(t, golden, "l2/sq8/64", distance.L2, QuantizationSQ8, 64)
 	// The same with terms elsewhere, and without.
-	defer func(was bool) { productsRather = was }(productsRather)
-	for _, productsRather = range []bool{false, true} {
-		checkGolden(t, golden, "l2/sq8/192", distance.L2, QuantizationSQ8, 192)
-	}
+	eachProductsRather(t, func() { checkGolden(t, golden, "l2/sq8/192", distance.L2, QuantizationSQ8, 192) })
 }
 
 func checkGolden(t *testing.T, golden map[string]string, name string, metric distance.Metric, quantization Quantization, dim int) {
