@@ -46,9 +46,6 @@ const (
 	noTerms
 )
 
-// productsRather is a variable for tests: either form gives the same keys.
-var productsRather = distance.ProductsRather()
-
 // maxShort codes are compared by kernels that keep the query in registers.
 const maxShort = 128
 
@@ -92,7 +89,7 @@ func newCodec(cfg *Config) *codec {
 		case used <= 32:
 			c.stride = 32
 		}
-	case !productsRather || c.width <= maxShort:
+	case !cfg.productsRather() || c.width <= maxShort:
 		c.form = noTerms
 	default:
 		c.form = termsApart

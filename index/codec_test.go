@@ -17,7 +17,9 @@ func TestKeysOnCodesAreSquaredDistances(t *testing.T) {
 	for _, short := range []bool{false, true} {
 		t.Run(fmt.Sprintf("short=%v", short), func(t *testing.T) {
 			forms := map[rowForm]int{}
-			eachProductsRather(t, func() { testKeysOnCodes(t, short, forms) })
+			for _, rather := range []bool{false, true} {
+				testKeysOnCodes(t, short, rather, forms)
+			}
 			if len(forms) != 3 {
 				t.Errorf("forms of rows met: %v, want all three", forms)
 			}
@@ -25,23 +27,14 @@ func TestKeysOnCodesAreSquaredDistances(t *testing.T) {
 	}
 }
 
-// eachProductsRather runs a test as on CPUs with and without kernels that make terms
-// apart worth while.
-func eachProductsRather(t *testing.T, test func()) {
-	defer func(was bool) { productsRather = was }(productsRather)
-	for _, productsRather = range []bool{false, true} {
-		test()
-	}
-}
-
-func testKeysOnCodes(t *testing.T, short bool, forms map[rowForm]int) {
+func testKeysOnCodes(t *testing.T, short, rather bool, forms map[rowForm]int) {
 	for _, dim := range []int{1, 8, 9, 24, 25, 56, 57, 60, 64, 100, 384, 385, 440, 446, 448} {
 		r := seeded(t, uint64(dim))
 		cfg, err := Config{Dimension: dim, Metric: distance.L2}.withDefaults()
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg.VectorsOnDisk = short
+		cfg.VectorsOnDisk, cfg.rather = short, &rather
 		g, err := newGeneration(&cfg, nil, 1, 0, cfg.maxRows(0))
 		if err != nil {
 			t.Fatal(err)

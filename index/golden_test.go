@@ -32,27 +32,29 @@ func TestGoldenGraphs(t *testing.T) {
 	}
 	for _, metric := range metrics {
 		for _, quantization := range quantizations {
-			checkGolden(t, golden, metricName(metric)+"/"+string(quantization), metric, quantization, 24)
+			checkGolden(t, golden, metricName(metric)+"/"+string(quantization), Config{Dimension: 24, Metric: metric, Quantization: quantization})
 		}
 	}
 	// Codes without room for their terms.
-	checkGolden(t, golden, "l2/sq8/64", distance.L2, QuantizationSQ8, 64)
+	checkGolden(t, golden, "l2/sq8/64", Config{Dimension: 64, Metric: distance.L2, Quantization: QuantizationSQ8})
 	// The same with terms elsewhere, and without.
-	eachProductsRather(t, func() { checkGolden(t, golden, "l2/sq8/192", distance.L2, QuantizationSQ8, 192) })
+	for _, rather := range []bool{false, true} {
+		checkGolden(t, golden, "l2/sq8/192", Config{Dimension: 192, Metric: distance.L2, Quantization: QuantizationSQ8, rather: &rather})
+	}
 }
 
-func checkGolden(t *testing.T, golden map[string]string, name string, metric distance.Metric, quantization Quantization, dim int) {
+func checkGolden(t *testing.T, golden map[string]string, name string, cfg Config) {
 	t.Run(name, func(t *testing.T) {
 		// No function of package math: some are assembly on some CPUs.
 		r := rand.New(rand.NewPCG(71, 1))
 		vectors := make([][]float32, 2000)
 		for i := range vectors {
-			vectors[i] = make([]float32, dim)
+			vectors[i] = make([]float32, cfg.Dimension)
 			for d := range vectors[i] {
 				vectors[i][d] = r.Float32() - 0.25 + float32(i%7)/8
 			}
 		}
-		x := open(t, Config{Dimension: dim, Metric: metric, Quantization: quantization}, &memory{})
+		x := open(t, cfg, &memory{})
 		for i, v := range vectors {
 			x.Append(Slot(i), v, nil)
 		}

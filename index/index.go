@@ -55,6 +55,16 @@ type Config struct {
 	// of another history, is reported to Warn and built anew, never trusted.
 	Dir  string
 	Warn func(msg string, err error)
+	// rather, if set by a test, is what distance.ProductsRather says: keys, graphs
+	// and results do not depend on it.
+	rather *bool
+}
+
+func (c *Config) productsRather() bool {
+	if c.rather != nil {
+		return *c.rather
+	}
+	return distance.ProductsRather()
 }
 
 // Field says of what type the values of a payload field are to be. It is checked and
