@@ -9,8 +9,8 @@ import (
 )
 
 // Goal: Neighbours gives what Unmarked, the kernels on rows and a comparison with
-// the bound give one after the other, for short and long rows; and Rows gives what
-// the last two do.
+// the bound give one after the other, for short and long rows; and Rows and Given give
+// what the last two do.
 func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 	eachVariant(t, func(t *testing.T) {
 		r := random(t)
@@ -132,7 +132,20 @@ func TestNeighboursAreThoseOfTheSeparateSteps(t *testing.T) {
 			if found := e.Rows(from, to, bound, row); !slices.Equal(row[:found], near) {
 				t.Fatalf("%s, %d codes in rows of %d, rows %d to %d, bound %x: %x; want %x", way, codes, stride, from, to, bound, row[:found], near)
 			}
-			for _, check := range []func() error{checkBase, checkLinks, checkMarks, checkIDs, checkOut, checkRow} {
+			some, checkSome := guarded[uint32](r.IntN(3*piece), r.IntN(4), 77)
+			if limit == 0 {
+				some = some[:0]
+			}
+			for i := range some {
+				some[i] = uint32(r.IntN(int(limit)))
+			}
+			same32 := slices.Clone(some)
+			given, checkGiven := guarded[uint64](len(some)+Slack, r.IntN(4), wordGuard)
+			near = below(candidates(same32))
+			if found := e.Given(some, bound, given); !slices.Equal(given[:found], near) || !slices.Equal(some, same32) {
+				t.Fatalf("%s, %d codes in rows of %d, rows %d, bound %x: %x; want %x", way, codes, stride, some, bound, given[:found], near)
+			}
+			for _, check := range []func() error{checkSome, checkGiven, checkBase, checkLinks, checkMarks, checkIDs, checkOut, checkRow} {
 				if err := check(); err != nil {
 					t.Fatal(err)
 				}

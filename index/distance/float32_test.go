@@ -284,6 +284,9 @@ func TestRowsOutsideTheArenaPanic(t *testing.T) {
 		"lane":         func() { FastScanPut(codes, 32, nil) },
 		"hadamard":     func() { Hadamard(make([]float32, 24)) },
 		"term":         func() { L2U8TermRows(make([]int8, 64), 0, codeBase, 64, 61, []uint32{0}, codeOut) },
+		"given":        func() { expansion(codes, codeBase).Given([]uint32{9, 10}, 1, make([]uint64, 9)) },
+		"given room":   func() { expansion(codes, codeBase).Given([]uint32{9}, 1, make([]uint64, Slack)) },
+		"terms apart":  func() { new(Expansion).SetL2Apart(make([]int8, 64), 0, codeBase, 64, make([][2]int32, 9), 10) },
 		"too many":     func() { L2U8(make([]byte, maxCodes+1), make([]byte, maxCodes+1)) },
 	} {
 		func() {
@@ -295,6 +298,13 @@ func TestRowsOutsideTheArenaPanic(t *testing.T) {
 			call()
 		}()
 	}
+}
+
+// expansion compares codes with ten rows.
+func expansion(codes, base []byte) *Expansion {
+	e := new(Expansion)
+	e.SetL2(codes, base, 64, 10)
+	return e
 }
 
 func TestKernelsAllocateNothing(t *testing.T) {
