@@ -152,10 +152,14 @@ func (v *sight) gather(u, to uint32, ids []uint32) ([]uint32, uint32) {
 	for u < to && len(ids)+64 <= cap(ids) {
 		w := ^uint64(0)
 		if v.bits != nil {
-			if w = v.bits[u>>6]; w == 0 {
-				u = firstAfter(v.bits[:(to+63)>>6], u)
-				continue
+			if u&63 == 0 && to-u >= 64 {
+				n, done := distance.Members(v.bits[u>>6:to>>6], u, ids[len(ids):cap(ids)])
+				ids = ids[:len(ids)+n]
+				if u += 64 * uint32(done); done > 0 {
+					continue
+				}
 			}
+			w = v.bits[u>>6]
 		}
 		w &= ^uint64(0) << (u & 63)
 		word := u &^ 63
@@ -185,16 +189,6 @@ func (v *sight) gather(u, to uint32, ids []uint32) ([]uint32, uint32) {
 		u = end
 	}
 	return ids, u
-}
-
-// firstAfter is where the first word behind that of u begins that has a bit, or where
-// bits end.
-func firstAfter(bits []uint64, u uint32) uint32 {
-	n := int(u>>6) + 1
-	for n < len(bits) && bits[n] == 0 {
-		n++
-	}
-	return uint32(n) << 6
 }
 
 // request is one search under way. Its results are s.results, candidates in any

@@ -4,6 +4,7 @@ package distance
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 	"sync/atomic"
 )
@@ -52,6 +53,30 @@ func unmarkedGeneric(ids []uint32, marks []uint64, shift, limit uint32, out []ui
 		marks[id>>shift] = w | 1<<(id&63)
 	}
 	return n
+}
+
+// MembersRoom is how much room Members wants to look at a word.
+const MembersRoom = 80
+
+// Members writes the numbers of the bits that are set in words to out, ascending, the
+// lowest bit of the first word being number first. It ends where there is no room for
+// MembersRoom more, and returns how many it has written and how many words that were.
+// What is behind in out is overwritten.
+func Members(words []uint64, first uint32, out []uint32) (n, done int) {
+	if len(words) == 0 || len(out) < MembersRoom {
+		return 0, 0
+	}
+	return members(words, first, out)
+}
+
+func membersGeneric(words []uint64, first uint32, out []uint32) (n, done int) {
+	for ; done < len(words) && n+MembersRoom <= len(out); done++ {
+		for w := words[done]; w != 0; w &= w - 1 {
+			out[n] = first + 64*uint32(done) + uint32(bits.TrailingZeros64(w))
+			n++
+		}
+	}
+	return n, done
 }
 
 // PrefetchBytes is how much of the rows that will be compared next is worth asking

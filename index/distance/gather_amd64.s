@@ -683,3 +683,77 @@ done:
 	MOVQ SI, first+72(FP)
 	VZEROUPPER
 	RET
+
+// SIXTEEN: out has those of the numbers of which AX has a bit, 16 of them
+#define SIXTEEN(numbers) \
+	KMOVW         AX, K1           \
+	VPCOMPRESSD.Z numbers, K1, Z6  \
+	VPADDD        Z5, Z6, Z6       \
+	VMOVDQU32     Z6, (DI)(R9*4)   \
+	MOVWLZX       AX, BX           \
+	POPCNTL       BX, BX           \
+	ADDQ          BX, R9
+
+// func membersAVX512(words []uint64, first uint32, out []uint32) (n, done int)
+//
+// Z1 to Z4 are the numbers of a word's bits within it, Z5 that of the first.
+TEXT ·membersAVX512(SB), NOSPLIT, $0-72
+	MOVQ words_base+0(FP), SI
+	MOVQ words_len+8(FP), CX
+	MOVQ out_base+32(FP), DI
+	MOVQ out_len+40(FP), R8
+	SUBQ $80, R8              // at most so many when a word is begun
+	XORL R9, R9
+	XORL R10, R10
+	VMOVDQU32    sixteen<>(SB), Z1
+	VPBROADCASTD sixteen<>+64(SB), Z0 // 16
+	VPADDD       Z0, Z1, Z2
+	VPADDD       Z0, Z2, Z3
+	VPADDD       Z0, Z3, Z4
+
+word:
+	CMPQ  R10, CX
+	JGE   done
+	CMPQ  R9, R8
+	JGT   done
+	MOVQ  (SI)(R10*8), AX
+	INCQ  R10
+	TESTQ AX, AX
+	JEQ   word
+	LEAQ  -1(R10), BX
+	SHLQ  $6, BX
+	ADDL  first+24(FP), BX
+	VPBROADCASTD BX, Z5
+	SIXTEEN(Z1)
+	SHRQ  $16, AX
+	SIXTEEN(Z2)
+	SHRQ  $16, AX
+	SIXTEEN(Z3)
+	SHRQ  $16, AX
+	SIXTEEN(Z4)
+	JMP   word
+
+done:
+	MOVQ R9, n+56(FP)
+	MOVQ R10, done+64(FP)
+	VZEROUPPER
+	RET
+
+DATA sixteen<>+0(SB)/4, $0
+DATA sixteen<>+4(SB)/4, $1
+DATA sixteen<>+8(SB)/4, $2
+DATA sixteen<>+12(SB)/4, $3
+DATA sixteen<>+16(SB)/4, $4
+DATA sixteen<>+20(SB)/4, $5
+DATA sixteen<>+24(SB)/4, $6
+DATA sixteen<>+28(SB)/4, $7
+DATA sixteen<>+32(SB)/4, $8
+DATA sixteen<>+36(SB)/4, $9
+DATA sixteen<>+40(SB)/4, $10
+DATA sixteen<>+44(SB)/4, $11
+DATA sixteen<>+48(SB)/4, $12
+DATA sixteen<>+52(SB)/4, $13
+DATA sixteen<>+56(SB)/4, $14
+DATA sixteen<>+60(SB)/4, $15
+DATA sixteen<>+64(SB)/4, $16
+GLOBL sixteen<>(SB), RODATA|NOPTR, $68

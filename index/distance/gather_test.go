@@ -141,3 +141,43 @@ func TestPrefetchRowsReadsNothing(t *testing.T) {
 	PrefetchRows(nil, 64, 64, []uint32{0})
 	PrefetchRows(base, 64, 0, []uint32{0})
 }
+
+// Goal: Members gives the bits that are set, in order, ends where there may be no room
+// for more, and writes nothing outside.
+func TestMembersAreTheBitsSet(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		r := random(t)
+		for range 5000 {
+			words, checkWords := guarded[uint64](r.IntN(40), r.IntN(4), wordGuard)
+			for i := range words {
+				words[i] = r.Uint64()
+				for range r.IntN(8) {
+					words[i] &= r.Uint64()
+				}
+				if r.IntN(10) == 0 {
+					words[i] = []uint64{0, ^uint64(0)}[r.IntN(2)]
+				}
+			}
+			first := 64 * uint32(r.IntN(1<<20))
+			out, checkOut := guarded[uint32](r.IntN(600), r.IntN(4), 77)
+			n, done := Members(words, first, out)
+			var want []uint32
+			for i := range 64 * done {
+				if words[i/64]>>(i%64)&1 == 1 {
+					want = append(want, first+uint32(i))
+				}
+			}
+			if !slices.Equal(out[:n], want) {
+				t.Fatalf("%x from %d, room for %d: %d of %d words, want %d", words, first, len(out), out[:n], done, want)
+			}
+			if n+MembersRoom <= len(out) && done < len(words) {
+				t.Fatalf("%d words, room for %d: ended after %d with %d", len(words), len(out), done, n)
+			}
+			for _, check := range []func() error{checkWords, checkOut} {
+				if err := check(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+}

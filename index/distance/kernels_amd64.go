@@ -425,6 +425,16 @@ func insertAllAVX512(room []uint64, n, limit int, xs []uint64) (length, first in
 //go:noescape
 func insertAllAVX2(room []uint64, n, limit int, xs []uint64) (length, first int)
 
+func members(words []uint64, first uint32, out []uint32) (n, done int) {
+	if useAVX512 {
+		return membersAVX512(words, first, out)
+	}
+	return membersGeneric(words, first, out)
+}
+
+//go:noescape
+func membersAVX512(words []uint64, first uint32, out []uint32) (n, done int)
+
 func prefetch(row []byte) { prefetchLines(row) }
 
 //go:noescape

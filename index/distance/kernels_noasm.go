@@ -61,6 +61,10 @@ func unmarked(ids []uint32, marks []uint64, shift, limit uint32, out []uint32) i
 
 func prefetchRows([]byte, int, int, []uint32) {}
 
+func members(words []uint64, first uint32, out []uint32) (n, done int) {
+	return membersGeneric(words, first, out)
+}
+
 func insertSorted(items []uint64, x uint64) int { return insertSortedGeneric(items, x) }
 
 func insertAll(room []uint64, n, limit int, xs []uint64) (length, first int) {
