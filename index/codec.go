@@ -46,9 +46,6 @@ const (
 	noTerms
 )
 
-// maxShort codes are compared by kernels that keep the query in registers.
-const maxShort = 128
-
 const (
 	// firstTraining vertices make the first batch, fullTraining are enough to train on
 	// for good: codes of fewer are made anew, and tell nothing of what these vectors
@@ -89,7 +86,7 @@ func newCodec(cfg *Config) *codec {
 		case used <= 32:
 			c.stride = 32
 		}
-	case !cfg.productsRather() || c.width <= maxShort:
+	case !cfg.productsRather(c.width):
 		c.form = noTerms
 	default:
 		c.form = termsApart

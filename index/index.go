@@ -60,11 +60,11 @@ type Config struct {
 	rather *bool
 }
 
-func (c *Config) productsRather() bool {
+func (c *Config) productsRather(codes int) bool {
 	if c.rather != nil {
 		return *c.rather
 	}
-	return distance.ProductsRather()
+	return distance.ProductsRather(codes)
 }
 
 // Field says of what type the values of a payload field are to be. It is checked and

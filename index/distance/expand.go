@@ -64,9 +64,9 @@ func (e *Expansion) SetL2Term(query []int8, queryTerm int32, base []byte, stride
 // each of terms, of which there must be limit.
 func (e *Expansion) SetL2Apart(query []int8, queryTerm int32, base []byte, stride int, terms [][2]int32, limit uint32) {
 	e.set(len(query), base, stride, limit)
-	e.query, e.term, e.apart, e.short = query, queryTerm, terms[:limit], false
+	e.query, e.term, e.apart = query, queryTerm, terms[:limit]
 	e.ready()
-	e.kernel = e.kernel && ProductsRather()
+	e.kernel = e.kernel && ProductsRather(len(query))
 }
 
 // SetDot makes e compare by DotU8S8Rows, with rows below limit; the key of inner

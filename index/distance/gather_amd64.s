@@ -2,6 +2,7 @@
 
 //go:build !purego
 
+#include "go_asm.h"
 #include "textflag.h"
 
 // func unmarkedAsm(ids []uint32, marks []uint64, shift, limit uint32, out []uint32) int
@@ -476,118 +477,87 @@ done:
 	MOVQ    SI, first+72(FP)  \
 	VZEROUPPER
 
-// func insertAll16AVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
-TEXT ·insertAll16AVX512(SB), NOSPLIT, $0-80
-	REGISTERS_BEGIN
-	EIGHT(0, Z0)
+#define EIGHTS16 \
+	EIGHT(0, Z0) \
 	EIGHT(64, Z1)
 
-two:
-	CMPQ R9, R11
-	JHS  last
-	TWO
-	UP(Z1, Z0)
+#define EIGHTS32 \
+	EIGHTS16 \
+	EIGHT(128, Z2) \
+	EIGHT(192, Z3)
+
+#define EIGHTS64 \
+	EIGHTS32 \
+	EIGHT(256, Z4) \
+	EIGHT(320, Z5) \
+	EIGHT(384, Z6) \
+	EIGHT(448, Z7)
+
+// UPS: all of them take numbers by UP or UP1, the last first.
+#define UPS16(UP) \
+	UP(Z1, Z0) \
 	UP(Z0, Z31)
-	JMP  two
 
-last:
-	JNE  done
-	ONE
-	UP1(Z1, Z0)
-	UP1(Z0, Z31)
+#define UPS32(UP) \
+	UP(Z3, Z2) \
+	UP(Z2, Z1) \
+	UPS16(UP)
 
-done:
-	XORL SI, SI
-	COUNT(0, Z0)
+#define UPS64(UP) \
+	UP(Z7, Z6) \
+	UP(Z6, Z5) \
+	UP(Z5, Z4) \
+	UP(Z4, Z3) \
+	UPS32(UP)
+
+#define COUNTS16 \
+	COUNT(0, Z0) \
 	COUNT(64, Z1)
-	REGISTERS_END
+
+#define COUNTS32 \
+	COUNTS16 \
+	COUNT(128, Z2) \
+	COUNT(192, Z3)
+
+#define COUNTS64 \
+	COUNTS32 \
+	COUNT(256, Z4) \
+	COUNT(320, Z5) \
+	COUNT(384, Z6) \
+	COUNT(448, Z7)
+
+// LIST is the body of func(room []uint64, n, limit int, xs []uint64) (length, first int)
+// for a list of so many registers.
+#define LIST(EIGHTS, UPS, COUNTS) \
+	REGISTERS_BEGIN \
+	EIGHTS          \
+two: \
+	CMPQ R9, R11    \
+	JHS  last       \
+	TWO             \
+	UPS(UP)         \
+	JMP  two        \
+last: \
+	JNE  done       \
+	ONE             \
+	UPS(UP1)        \
+done: \
+	XORL SI, SI     \
+	COUNTS          \
+	REGISTERS_END   \
 	RET
+
+// func insertAll16AVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
+TEXT ·insertAll16AVX512(SB), NOSPLIT, $0-80
+	LIST(EIGHTS16, UPS16, COUNTS16)
 
 // func insertAll32AVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
 TEXT ·insertAll32AVX512(SB), NOSPLIT, $0-80
-	REGISTERS_BEGIN
-	EIGHT(0, Z0)
-	EIGHT(64, Z1)
-	EIGHT(128, Z2)
-	EIGHT(192, Z3)
-
-two:
-	CMPQ R9, R11
-	JHS  last
-	TWO
-	UP(Z3, Z2)
-	UP(Z2, Z1)
-	UP(Z1, Z0)
-	UP(Z0, Z31)
-	JMP  two
-
-last:
-	JNE  done
-	ONE
-	UP1(Z3, Z2)
-	UP1(Z2, Z1)
-	UP1(Z1, Z0)
-	UP1(Z0, Z31)
-
-done:
-	XORL SI, SI
-	COUNT(0, Z0)
-	COUNT(64, Z1)
-	COUNT(128, Z2)
-	COUNT(192, Z3)
-	REGISTERS_END
-	RET
+	LIST(EIGHTS32, UPS32, COUNTS32)
 
 // func insertAll64AVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
 TEXT ·insertAll64AVX512(SB), NOSPLIT, $0-80
-	REGISTERS_BEGIN
-	EIGHT(0, Z0)
-	EIGHT(64, Z1)
-	EIGHT(128, Z2)
-	EIGHT(192, Z3)
-	EIGHT(256, Z4)
-	EIGHT(320, Z5)
-	EIGHT(384, Z6)
-	EIGHT(448, Z7)
-
-two:
-	CMPQ R9, R11
-	JHS  last
-	TWO
-	UP(Z7, Z6)
-	UP(Z6, Z5)
-	UP(Z5, Z4)
-	UP(Z4, Z3)
-	UP(Z3, Z2)
-	UP(Z2, Z1)
-	UP(Z1, Z0)
-	UP(Z0, Z31)
-	JMP  two
-
-last:
-	JNE  done
-	ONE
-	UP1(Z7, Z6)
-	UP1(Z6, Z5)
-	UP1(Z5, Z4)
-	UP1(Z4, Z3)
-	UP1(Z3, Z2)
-	UP1(Z2, Z1)
-	UP1(Z1, Z0)
-	UP1(Z0, Z31)
-
-done:
-	XORL SI, SI
-	COUNT(0, Z0)
-	COUNT(64, Z1)
-	COUNT(128, Z2)
-	COUNT(192, Z3)
-	COUNT(256, Z4)
-	COUNT(320, Z5)
-	COUNT(384, Z6)
-	COUNT(448, Z7)
-	REGISTERS_END
-	RET
+	LIST(EIGHTS64, UPS64, COUNTS64)
 
 // func insertAllAVX512(room []uint64, n, limit int, xs []uint64) (length, first int)
 //
@@ -702,7 +672,7 @@ TEXT ·membersAVX512(SB), NOSPLIT, $0-72
 	MOVQ words_len+8(FP), CX
 	MOVQ out_base+32(FP), DI
 	MOVQ out_len+40(FP), R8
-	SUBQ $80, R8              // at most so many when a word is begun
+	SUBQ $const_MembersRoom, R8 // at most so many when a word is begun
 	XORL R9, R9
 	XORL R10, R10
 	VMOVDQU32    sixteen<>(SB), Z1

@@ -79,9 +79,10 @@ func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 // and for the steps of an Expansion.
 func haveSeveral() bool { return useAVX2 && cpu.X86.HasBMI2 }
 
-// ProductsRather reports whether products of codes take so much less time than squares
-// of their differences that they are faster with what it takes to go for rows' terms.
-func ProductsRather() bool { return useAVX512 }
+// ProductsRather reports whether products of so many codes take so much less time than
+// squares of their differences that they are faster with what it takes to go for rows'
+// terms.
+func ProductsRather(codes int) bool { return useAVX512 && codes > maxShort }
 
 // maxWide bounds the codes of a query that is widened on the stack.
 const maxWide = 4096

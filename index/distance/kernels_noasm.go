@@ -25,9 +25,10 @@ func dotU8S8Rows(query []int8, base []byte, stride int, ids []uint32, out []int3
 // haveSeveral: there are no kernels for several rows at a time here.
 func haveSeveral() bool { return false }
 
-// ProductsRather reports whether products of codes take so much less time than squares
-// of their differences that they are faster with what it takes to go for rows' terms.
-func ProductsRather() bool { return false }
+// ProductsRather reports whether products of so many codes take so much less time than
+// squares of their differences that they are faster with what it takes to go for rows'
+// terms.
+func ProductsRather(int) bool { return false }
 
 func l2U8TermSeveral([]int8, int32, []byte, int, int, []uint32, []int32) { panic("not here") }
 

@@ -138,8 +138,7 @@ done: \
 	MOVQ out_base+80(FP), OUT
 
 // An Expansion's kernels: the links that are new, as unmarkedAsm finds them, then
-// their keys, then those below the bound. R15 is the Expansion, R14 the table of
-// places.
+// their keys, then those below the bound. R15 is the Expansion.
 
 // ENDS: the first and the last line of the row of DX are asked for. BASE is where rows
 // are, R13 the end of the first, R11 the stride.
@@ -231,8 +230,7 @@ some: \
 	MOVQ  Expansion_termAt(R15), TERM   \
 	MOVQ  Expansion_out(R15), OUT       \
 	MOVQ  Expansion_query(R15), QUERY   \
-	MOVQ  Expansion_query+8(R15), AX    \
-	LEAQ  ·places(SB), R14
+	MOVQ  Expansion_query+8(R15), AX
 
 #define FOUND \
 	SUBQ Expansion_out(R15), OUT \
@@ -269,15 +267,15 @@ some: \
 block128: \
 	PRODUCTS128                         \
 	KEEP(block128)                      \
-	FOUND                 \
+	FOUND                               \
 block96: \
 	PRODUCTS96                          \
 	KEEP(block96)                       \
-	FOUND                 \
+	FOUND                               \
 block64: \
 	PRODUCTS64                          \
 	KEEP(block64)                       \
-	FOUND                 \
+	FOUND                               \
 block32: \
 	PRODUCTS32                          \
 	KEEP(block32)                       \

@@ -36,7 +36,9 @@
 	SUBQ    $4, LEFT          \
 	JGT     block
 
-#define PICKING
+// R14 is the table of places.
+#define PICKING \
+	LEAQ ·places(SB), R14
 
 #define PICK(block) \
 	CANDIDATES                      \
@@ -184,7 +186,6 @@
 	MOVQ Expansion_base(R15), BASE     \
 	MOVQ Expansion_stride(R15), STRIDE \
 	MOVQ Expansion_wide(R15), QUERY    \
-	LEAQ ·places(SB), R14              \
 	VPXOR Y15, Y15, Y15
 
 // ROW64: Y8 to Y11 = row[AX:AX+64], widened

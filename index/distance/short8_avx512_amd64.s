@@ -201,8 +201,7 @@ next: \
 
 // STEPS_WIDE: the same in an Expansion's kernel, whose ids have some behind them
 #define STEPS_WIDE(next) \
-	PRODUCTS_WIDE(next, 5, Expansion_stride(R15), Expansion_base(R15), Expansion_query+8(R15)) \
-	LEAQ ·places(SB), R14
+	PRODUCTS_WIDE(next, 5, Expansion_stride(R15), Expansion_base(R15), Expansion_query+8(R15))
 
 // func l2U8TermRowsAVX512(query []int8, queryTerm int32, base []byte, stride, termAt int, ids []uint32, out []int32)
 //
@@ -326,7 +325,6 @@ codes: // two sums for each row, of the lower and the higher halves of 64 codes
 	VPADDD    Z18, Z2, Z2
 	VPADDD    Z19, Z3, Z3
 	HALVES
-	LEAQ      ·places(SB), R14
 	KEEP_SQUARES(block)
 	FOUND
 
