@@ -75,7 +75,7 @@ func (x *Index) checkQuery(q *Query) error {
 	if len(q.Vector) != x.cfg.Dimension {
 		return fmt.Errorf("%w: vector of %d dimensions, the collection has %d", ErrBadQuery, len(q.Vector), x.cfg.Dimension)
 	}
-	if i := notFinite(q.Vector); i >= 0 {
+	if i := NotFinite(q.Vector); i >= 0 {
 		return fmt.Errorf("%w: vector[%d] is not finite", ErrBadQuery, i)
 	}
 	if q.K < 1 || q.K > maxK {
@@ -93,8 +93,8 @@ func (x *Index) checkQuery(q *Query) error {
 	return nil
 }
 
-// notFinite is the first element that is infinite or not a number, or -1.
-func notFinite(v []float32) int {
+// NotFinite is the first element that is infinite or not a number, or -1.
+func NotFinite(v []float32) int {
 	if squares := distance.InnerProduct(v, v); squares-squares == 0 {
 		return -1 // else this were not finite either
 	}

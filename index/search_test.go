@@ -155,7 +155,7 @@ func TestNotFinite(t *testing.T) {
 		for i := range v {
 			for _, f := range []float32{0, math.MaxFloat32, -math.MaxFloat32, math.SmallestNonzeroFloat32} {
 				v[i] = f
-				if got := notFinite(v); got != -1 {
+				if got := NotFinite(v); got != -1 {
 					t.Fatalf("%v: %d", v, got)
 				}
 			}
@@ -164,7 +164,7 @@ func TestNotFinite(t *testing.T) {
 			for _, f := range []float32{float32(math.Inf(1)), float32(math.Inf(-1)), float32(math.NaN())} {
 				was := v[i]
 				v[i] = f
-				if got := notFinite(v); got != i {
+				if got := NotFinite(v); got != i {
 					t.Fatalf("%v: %d, want %d", v, got, i)
 				}
 				v[i] = was

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"math"
 	"strings"
 	"time"
 	"unicode"
@@ -92,10 +91,8 @@ func checkRequestID(field, id string) error {
 
 // checkFinite refuses the first element that is NaN or infinite.
 func checkFinite(field string, v []float32) error {
-	for i, f := range v {
-		if math.Float32bits(f)&0x7f800000 == 0x7f800000 {
-			return invalidf(fmt.Sprintf("%s[%d]", field, i), "must be a finite number, not %v", f)
-		}
+	if i := index.NotFinite(v); i >= 0 {
+		return invalidf(fmt.Sprintf("%s[%d]", field, i), "must be a finite number, not %v", v[i])
 	}
 	return nil
 }
